@@ -1,0 +1,49 @@
+# Everything a newcomer needs: `make evals` (the main job) and `make test` (is the instrument right?).
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+CANDIDATE ?= fixtures/organism/dpo-healthy
+REFERENCE ?= fixtures/organism/reference
+RUN_DIR ?= reports
+
+.PHONY: evals red test lint organism manifest schema clean
+
+evals: $(VENV)/.core  ## gate the shipped organism (or CANDIDATE=... REFERENCE=...) and write the report
+	$(BIN)/pytest evals/ --candidate $(CANDIDATE) --reference $(REFERENCE) --run-dir $(RUN_DIR)
+
+red: $(VENV)/.core  ## the same with the organism whose refusals DPO displaced: this must fail
+	$(BIN)/pytest evals/ --candidate fixtures/organism/dpo-displaced --reference $(REFERENCE) --run-dir $(RUN_DIR)
+
+test: $(VENV)/.dev  ## the project's own tests
+	$(BIN)/pytest tests/
+
+lint: $(VENV)/.dev  ## formatting, lint, types, layers
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+organism: $(VENV)/.dev  ## train the model organism again from source (about ten minutes on two cores)
+	$(BIN)/python -m fixtures.build --out fixtures
+
+manifest: $(VENV)/.core  ## write fixtures/MANIFEST.json again after changing a fixture on purpose
+	$(BIN)/python -m fixtures.build manifest
+
+schema: $(VENV)/.core  ## write the policy's JSON Schema
+	$(BIN)/python -m harness schema --output evals/policy.schema.json
+
+clean:
+	rm -rf $(VENV)
+
+# torch is asked for by its exact version: a CPU build then serves where one is at hand.
+$(VENV)/.core: pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; try make PYTHON=python3.11")'
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(PIP) install --quiet $$(grep '^torch==' constraints.txt)
+	$(PIP) install --quiet -c constraints.txt -e .
+	touch $@
+
+$(VENV)/.dev: $(VENV)/.core
+	$(PIP) install --quiet -c constraints.txt -e '.[dev]'
+	touch $@

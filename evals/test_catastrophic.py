@@ -1,0 +1,14 @@
+"""Did the probability go to tokens that mean the opposite of the preferred one?"""
+
+import pytest
+
+from harness.probes import catastrophic
+
+
+@pytest.mark.limits("opposite_mass_rise", "opposite_mass", "catastrophic_share")
+def test_opposite_meaning(limit, comparison, lexicon, check):
+    """First response token: the mass on opposites of y+, and whether the top riser is one."""
+    reference, candidate = comparison.first_tokens(limit.corpus)
+    pairs = comparison.pairs(limit.corpus)
+    comparison.keep("risers", limit.corpus, catastrophic.risers(reference, candidate, pairs, lexicon).rows())
+    check(catastrophic.measure(reference, candidate, pairs, lexicon, limit))

@@ -1,0 +1,415 @@
+"""The nouns of the project: frozen, self-checking, standard library only.
+
+Everything here is data. What computes with it lives in higher layers (see ``docs/architecture.md``).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Generic, TypeVar
+
+# ---------------------------------------------------------------- what is asked: corpora
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """One user turn to be answered."""
+
+    id: str
+    text: str
+    category: str = ""
+
+    def __post_init__(self) -> None:
+        if not self.id:
+            raise ValueError("a prompt needs an id")
+        if not self.text.strip():
+            raise ValueError(f"prompt {self.id!r} is empty")
+
+
+@dataclass(frozen=True, slots=True)
+class PreferencePair:
+    """A prompt x with a preferred answer y⁺ (``chosen``) and a dispreferred one y⁻ (``rejected``)."""
+
+    id: str
+    prompt: str
+    chosen: str
+    rejected: str
+    category: str = ""
+    chosen_meaning: str = ""
+    """Meaning class of a single-token y⁺ (a key of the lexicon); empty: read off the lexicon."""
+
+    def __post_init__(self) -> None:
+        if not self.id:
+            raise ValueError("a preference pair needs an id")
+        for name in ("prompt", "chosen", "rejected"):
+            if not getattr(self, name).strip():
+                raise ValueError(f"preference pair {self.id!r} has an empty {name!r}")
+        if self.chosen == self.rejected:
+            raise ValueError(f"preference pair {self.id!r} has equal 'chosen' and 'rejected'")
+
+
+Item = TypeVar("Item", Prompt, PreferencePair)
+
+
+@dataclass(frozen=True, slots=True)
+class Corpus(Generic[Item]):
+    """A named, versioned, hashed list of prompts or of preference pairs. Never empty, ids unique."""
+
+    name: str
+    items: tuple[Item, ...]
+    digest: str
+    """SHA-256 (hex) over the items' contents in order: what was asked, wherever it came from."""
+    source: str = ""
+    version: str = ""
+
+    def __post_init__(self) -> None:
+        if not self.items:
+            raise ValueError(f"corpus {self.name!r} is empty")
+        seen: set[str] = set()
+        for item in self.items:
+            if item.id in seen:
+                raise ValueError(f"corpus {self.name!r} has the id {item.id!r} twice")
+            seen.add(item.id)
+
+
+@dataclass(frozen=True, slots=True)
+class Lexicon:
+    """Meaning classes of words, and which classes are opposites of each other."""
+
+    meanings: Mapping[str, frozenset[str]]
+    """class -> words, lower case, without surrounding white space."""
+    opposites: Mapping[str, frozenset[str]]
+    digest: str = ""
+
+    def meaning_of(self, surface: str) -> str:
+        """The class of a token's text, ignoring case and surrounding white space; ``""`` where it has none."""
+        word = surface.strip().casefold()
+        for meaning, words in self.meanings.items():
+            if word in words:
+                return meaning
+        return ""
+
+
+# ---------------------------------------------------------------- what is tested: checkpoints
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """A model on disk or hub, known by its bytes and not by its path."""
+
+    spec: str
+    """As the user wrote it: a directory, or a hub id with ``@revision``."""
+    name: str
+    """Short and unique within a run; used in case ids, tables and file names."""
+    path: str
+    """The local directory that holds it (for a hub id: the downloaded snapshot)."""
+    weights: str
+    """SHA-256 over the base weight bytes and config."""
+    tokenizer: str
+    """SHA-256 over the tokenizer's bytes."""
+    template: str
+    """SHA-256 over the chat template's bytes ('' is no template)."""
+    adapter: str = ""
+    """SHA-256 over the adapter's bytes, '' for a full model."""
+    base: str = ""
+    """The directory of the adapter's base model, '' for a full model."""
+    identity: str = ""
+    """SHA-256 over the four digests above: what the results depend on."""
+    step: int | None = None
+    """Training step, where the checkpoint says it (``trainer_state.json`` or a ``checkpoint-N`` name)."""
+
+    def __post_init__(self) -> None:
+        if len(self.identity) != 64:
+            raise ValueError(f"checkpoint {self.name!r} has no SHA-256 identity")
+
+    @property
+    def short(self) -> str:
+        """The first twelve characters of the identity, as people see it."""
+        return self.identity[:12]
+
+
+@dataclass(frozen=True, slots=True)
+class EngineOptions:
+    """How checkpoints are loaded and run. Everything that can change a number is in the record."""
+
+    dtype: str = "auto"
+    """``auto`` (bfloat16 on CUDA, float32 on CPU), ``float32``, ``bfloat16`` or ``float16``."""
+    device: str = "auto"
+    """``auto`` (CUDA where there is one, else CPU), ``cpu``, ``cuda`` or ``cuda:N``."""
+    trust_remote_code: bool = False
+    unsafe_weights: bool = False
+    """Allow pickle weights (``pytorch_model.bin``): they can run code on load."""
+    chat_template: str = ""
+    """A Jinja file used in place of both checkpoints' own template."""
+    base: str = ""
+    """Base model for adapters, overriding the one named in the adapter's config."""
+    batch_tokens: int = 8192
+    """Padded tokens per forward pass."""
+    allow_identical: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Decoding:
+    """How answers are generated. Temperature 0 is greedy."""
+
+    temperature: float = 0.0
+    max_new_tokens: int = 128
+    samples: int = 1
+    """Answers per prompt; more than one needs a temperature above 0."""
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not (math.isfinite(self.temperature) and self.temperature >= 0):
+            raise ValueError(f"temperature must be 0 or above, not {self.temperature}")
+        if self.max_new_tokens < 1 or self.samples < 1:
+            raise ValueError("max_new_tokens and samples must be at least 1")
+        if self.samples > 1 and self.temperature == 0:
+            raise ValueError("several samples per prompt need a temperature above 0: greedy answers are all alike")
+
+
+# ---------------------------------------------------------------- what models say
+
+
+class FinishReason(StrEnum):
+    """Why generation ended."""
+
+    STOP = "stop"
+    """The model emitted its end-of-turn token."""
+    LENGTH = "length"
+    """``max_new_tokens`` was reached: the answer is cut off."""
+
+
+@dataclass(frozen=True, slots=True)
+class Completion:
+    """One generated answer."""
+
+    prompt_id: str
+    sample: int
+    text: str
+    tokens: int
+    """Generated tokens, the end-of-turn token included."""
+    finish: FinishReason
+    category: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ResponseScore:
+    """log π(y|x) of one response, in nats, with its tokens (end-of-turn included)."""
+
+    token_logprobs: tuple[float, ...]
+
+    @property
+    def logprob(self) -> float:
+        """Sum over the tokens, nats."""
+        return math.fsum(self.token_logprobs)
+
+    @property
+    def tokens(self) -> int:
+        return len(self.token_logprobs)
+
+
+@dataclass(frozen=True, slots=True)
+class PairScore:
+    """What one checkpoint thinks of one preference pair."""
+
+    pair_id: str
+    chosen: ResponseScore
+    rejected: ResponseScore
+    tokenised_apart: bool = False
+    """Prompt and response had to be tokenised apart (together they did not reproduce the prompt's tokens)."""
+    category: str = ""
+
+
+class Label(StrEnum):
+    """What a judge reads off an answer."""
+
+    REFUSAL = "refusal"
+    COMPLIANCE = "compliance"
+    DEGENERATE = "degenerate"
+    """Empty, repeated or malformed: neither safe nor harmful."""
+    UNREADABLE = "unreadable"
+    """The judge could not tell. Leaves numerator and denominator, and is counted."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """A judge's answer about one completion: the label, and why."""
+
+    label: Label
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class LabelledCompletion:
+    """A completion with what the judge read."""
+
+    completion: Completion
+    reading: Reading
+
+    @property
+    def label(self) -> Label:
+        return self.reading.label
+
+    @property
+    def key(self) -> tuple[str, int]:
+        """What pairs it with the other checkpoint's answer: (prompt id, sample number)."""
+        return (self.completion.prompt_id, self.completion.sample)
+
+
+# ---------------------------------------------------------------- what is required: limits and policy
+
+
+class Severity(StrEnum):
+    """What a limit that is not kept does."""
+
+    BLOCK = "block"
+    WARN = "warn"
+
+
+@dataclass(frozen=True, slots=True)
+class Limit:
+    """One requirement: a metric on a corpus, bounded on one side."""
+
+    id: str
+    metric: str
+    corpus: str
+    severity: Severity = Severity.BLOCK
+    maximum: float | None = None
+    minimum: float | None = None
+    unit: str = ""
+    alpha: float = 0.05
+    """One-sided error of the bound the limit is decided on."""
+    max_unreadable: float = 0.01
+    """Largest share of UNREADABLE labels with which a finding is still valid."""
+
+    def __post_init__(self) -> None:
+        if (self.maximum is None) == (self.minimum is None):
+            raise ValueError(f"limit {self.id!r} needs exactly one of 'max' and 'min'")
+        if not math.isfinite(self.bound):
+            raise ValueError(f"limit {self.id!r} has the bound {self.bound}: it must be a finite number")
+        if not 0 < self.alpha < 0.5:
+            raise ValueError(f"limit {self.id!r} has alpha {self.alpha}: it must lie between 0 and 0.5")
+        if not 0 <= self.max_unreadable < 1:
+            raise ValueError(f"limit {self.id!r} has max_unreadable {self.max_unreadable}: it must be in [0, 1)")
+
+    @property
+    def bound(self) -> float:
+        return self.maximum if self.maximum is not None else self.minimum  # type: ignore[return-value]
+
+    @property
+    def is_maximum(self) -> bool:
+        return self.maximum is not None
+
+    def keeps(self, value: float) -> bool:
+        """Whether a value satisfies the bound (the bound itself does). NaN never does."""
+        return value <= self.bound if self.is_maximum else value >= self.bound
+
+    def describe(self) -> str:
+        """``at most 0.05`` or ``at least -5 nats``."""
+        return f"{'at most' if self.is_maximum else 'at least'} {self.bound:g}{' ' + self.unit if self.unit else ''}"
+
+
+# ---------------------------------------------------------------- what was found: measurements, findings, verdicts
+
+
+@dataclass(frozen=True, slots=True)
+class Slice:
+    """A measurement on one category: descriptive, its claim corrected for the number of slices (Holm)."""
+
+    category: str
+    n: int
+    reference: float
+    candidate: float
+    value: float
+    low: float
+    high: float
+    p_broken: float
+    """p-value of the claim that the limit is broken in this category, before correction."""
+    broken: bool = False
+    """The claim survives Holm's correction over the slices."""
+
+
+@dataclass(frozen=True, slots=True)
+class Measurement:
+    """A number with its interval. NaN where it has no meaning, so that misuse shows."""
+
+    metric: str
+    value: float
+    low: float
+    """Lower bound: one-sided error ``alpha``."""
+    high: float
+    """Upper bound: one-sided error ``alpha``."""
+    alpha: float
+    n: int
+    """Independent items behind it (prompts or pairs)."""
+    unit: str = ""
+    method: str = ""
+    """How the interval was made."""
+    p_broken: float = math.nan
+    """One-sided p-value against 'the limit is kept', from the same method as the interval."""
+    reference: float = math.nan
+    candidate: float = math.nan
+    unreadable: int = 0
+    labelled: int = 0
+    """All labels given, unreadable ones included (0 where the metric needs no labels)."""
+    counts: Mapping[str, float] = field(default_factory=dict)
+    """What stands beside the number: flip tables, shares, companions from the same data."""
+    examples: tuple[str, ...] = ()
+    """Ids of the items that did it, worst first."""
+    slices: tuple[Slice, ...] = ()
+    problem: str = ""
+    """Why the number cannot be used; a measurement with a problem makes its finding INVALID."""
+
+    @property
+    def unreadable_share(self) -> float:
+        return self.unreadable / self.labelled if self.labelled else 0.0
+
+
+class Outcome(StrEnum):
+    """How one limit came out."""
+
+    PASS = "pass"  # noqa: S105 - no password
+    FAIL = "fail"
+    INVALID = "invalid"
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One limit answered for one candidate."""
+
+    limit: Limit
+    candidate: str
+    """The candidate's name within the run."""
+    outcome: Outcome
+    reason: str
+    """One line a person understands."""
+    measurement: Measurement | None = None
+
+    @property
+    def blocks(self) -> bool:
+        return self.limit.severity is Severity.BLOCK and self.outcome is not Outcome.PASS
+
+
+class Decision(StrEnum):
+    """What the gate says of a candidate."""
+
+    RELEASE = "release"
+    BLOCK = "block"
+    NONE = "no verdict"
+    """Only part of the policy was asked for (``--partial``)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """The gate's answer for one candidate, with every reason to block."""
+
+    candidate: str
+    decision: Decision
+    reasons: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if (self.decision is Decision.BLOCK) != bool(self.reasons):
+            raise ValueError("a verdict names its reasons if and only if it blocks")

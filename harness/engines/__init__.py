@@ -1,0 +1,30 @@
+"""Engines: how checkpoints run. The only package that imports torch, transformers and peft.
+
+Importing this package imports none of them: an engine is imported when it is created, and its model libraries when the
+first model is opened.
+"""
+
+from __future__ import annotations
+
+from difflib import get_close_matches
+from importlib import import_module
+
+from harness.domain import EngineOptions
+from harness.errors import OptionError
+from harness.protocols import Engine
+
+ENGINES: dict[str, str] = {
+    "hf": "harness.engines.hf:HfEngine",
+}
+"""Name on the command line -> ``module:Class``. A class is called with ``EngineOptions``."""
+
+
+def create(name: str, options: EngineOptions) -> Engine:
+    """The engine of that name. Raises ``OptionError`` for a name that is not in ``ENGINES``."""
+    if name not in ENGINES:
+        near = get_close_matches(name, ENGINES, n=1, cutoff=0.4)
+        hint = f"did you mean {near[0]!r}? " if near else ""
+        raise OptionError(f"--engine {name!r} is not known; {hint}known engines: {', '.join(sorted(ENGINES))}")
+    module, _, attribute = ENGINES[name].partition(":")
+    engine: Engine = getattr(import_module(module), attribute)(options)
+    return engine

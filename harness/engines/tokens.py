@@ -1,0 +1,215 @@
+"""From prompts and answers to token ids: which tokens a response has.
+
+The tokens of a response are those that follow the templated prompt (generation prompt included), up to and including
+the end-of-turn token the model emits to stop. So the scored text is::
+
+    prompt text + white space the template puts before an answer + answer + end of turn
+
+and the answer is what the template makes of it (many templates trim it). Text that a template puts before answers and
+that is not white space (an empty ``<think>`` block, say) belongs to no answer and is left out.
+
+A templated prompt has one BOS: the template's, or, where the template writes none and the tokenizer would add one by
+itself, the tokenizer's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from harness.domain import Checkpoint, EngineOptions, PreferencePair
+from harness.engines import templates
+from harness.errors import CheckpointError
+
+_SENTINEL = "zqxsentinelxqz"
+
+
+@dataclass(frozen=True, slots=True)
+class EndOfTurn:
+    """What a template writes around an assistant's answer."""
+
+    lead: str
+    """Text between the generation prompt and the answer."""
+    tail: str
+    """Text after the answer, to the end of the turn's rendering."""
+    text: str
+    """The end-of-turn token as text, with white space the template puts before it."""
+    token: int
+    """The end-of-turn token's id."""
+
+
+@dataclass(frozen=True, slots=True)
+class TokenisedPair:
+    """Token ids of one preference pair."""
+
+    chosen_prompt: tuple[int, ...]
+    chosen: tuple[int, ...]
+    """Tokens of y⁺, the end of turn included."""
+    rejected_prompt: tuple[int, ...]
+    rejected: tuple[int, ...]
+    apart: bool
+    """Either response had to be tokenised apart from its prompt."""
+
+
+class ChatTokenizer:
+    """A tokenizer with its chat template: prompts and pairs as token ids.
+
+    Raises ``CheckpointError`` on construction where the template cannot be rendered or no end of turn is known.
+    """
+
+    def __init__(self, tokenizer: Any, *, where: str, stop_tokens: Sequence[int] = ()) -> None:
+        """``tokenizer`` has its ``chat_template`` set; ``stop_tokens`` are the generation config's EOS ids."""
+        self.tokenizer = tokenizer
+        self.where = where
+        self.bos: int | None = tokenizer.bos_token_id
+        self._prepends_bos = self._tokenizer_adds_bos() and not self._template_writes_bos()
+        self.end = self._find_end_of_turn(tuple(stop_tokens))
+        eos = tokenizer.eos_token_id
+        known = {self.end.token, *stop_tokens} | ({eos} if eos is not None else set())
+        self.stops: tuple[int, ...] = tuple(sorted(known))
+        """Tokens that end an answer: the template's end of turn and every EOS."""
+        pad = tokenizer.pad_token_id
+        self.pad: int = pad if pad is not None else self.end.token
+        """Fills batches; always masked, so which one it is changes nothing."""
+
+    def prompt_text(self, prompt: str) -> str:
+        """The templated prompt with its generation prompt."""
+        return self._render([{"role": "user", "content": prompt}], generation=True)
+
+    def prompt_ids(self, prompt: str) -> tuple[int, ...]:
+        """Token ids of the templated prompt, [P], with one BOS where the tokenizer knows one."""
+        return self._with_bos(self._encode(self.prompt_text(prompt)))
+
+    def _tokenizer_adds_bos(self) -> bool:
+        return self.bos is not None and self.tokenizer("a")["input_ids"][:1] == [self.bos]
+
+    def _template_writes_bos(self) -> bool:
+        return self.prompt_text("a").lstrip().startswith(self.tokenizer.bos_token)
+
+    def pair_ids(self, pair: PreferencePair) -> TokenisedPair:
+        """Token ids of a pair's prompt and both responses."""
+        chosen_prompt, chosen, apart_chosen = self.response_ids(pair.prompt, pair.chosen)
+        rejected_prompt, rejected, apart_rejected = self.response_ids(pair.prompt, pair.rejected)
+        return TokenisedPair(chosen_prompt, chosen, rejected_prompt, rejected, apart_chosen or apart_rejected)
+
+    def response_ids(self, prompt: str, response: str) -> tuple[tuple[int, ...], tuple[int, ...], bool]:
+        """(prompt ids [P], response ids [R], tokenised apart) of one response."""
+        prompt_text = self.prompt_text(prompt)
+        answer = self._answer_text(prompt, prompt_text, response)
+        prompt_ids = self._encode(prompt_text)
+        full_ids = self._encode(prompt_text + answer)
+        apart = full_ids[: len(prompt_ids)] != prompt_ids
+        response_ids = self._encode(answer) if apart else full_ids[len(prompt_ids) :]
+        if not response_ids or response_ids[-1] != self.end.token:
+            response_ids = (*response_ids, self.end.token)
+        return self._with_bos(prompt_ids), response_ids, apart
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """Text of generated tokens without special tokens."""
+        text: str = self.tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+        return text
+
+    def vocabulary(self, size: int) -> tuple[str, ...]:
+        """[size] each token's text, ``""`` for rows of the model that no token has."""
+        known = min(size, self.largest_id + 1)
+        texts = self.tokenizer.batch_decode([[token] for token in range(known)], clean_up_tokenization_spaces=False)
+        return (*texts, *[""] * (size - known))
+
+    @property
+    def largest_id(self) -> int:
+        """The largest token id the tokenizer can give."""
+        largest: int = max(self.tokenizer.get_vocab().values())
+        return largest
+
+    def _answer_text(self, prompt: str, prompt_text: str, response: str) -> str:
+        """What follows the prompt's text: the answer as the template writes it, to the end of turn."""
+        lead = self.end.lead
+        rendered = self._render(
+            [{"role": "user", "content": prompt}, {"role": "assistant", "content": response}], generation=False
+        )
+        start, stop = len(prompt_text) + len(lead), len(rendered) - len(self.end.tail)
+        fits = rendered.startswith(prompt_text + lead) and rendered.endswith(self.end.tail)
+        written = rendered[start:stop] if fits else ""
+        # Only what a template may do to white space counts: anything else would not be the answer that was asked about.
+        answer = written if written.strip() == response.strip() else response
+        return (lead if not lead.strip() else "") + answer + self.end.text
+
+    def _find_end_of_turn(self, stop_tokens: tuple[int, ...]) -> EndOfTurn:
+        """Render an answer that cannot be anything else and look at what follows it."""
+        user = {"role": "user", "content": "a"}
+        prompt = self._render([user], generation=True)
+        turn = self._render([user, {"role": "assistant", "content": _SENTINEL}], generation=False)
+        before, found, tail = turn.rpartition(_SENTINEL)
+        lead = before[len(prompt) :] if found and before.startswith(prompt) else ""
+        if not found:
+            raise CheckpointError(f"{self.where}: its chat template leaves out the assistant's answer; {_CURE}")
+        ending = tail.lstrip()
+        ids = self._encode(ending)
+        if ids and ids[0] in self._added:
+            text = tail[: len(tail) - len(ending)] + str(self.tokenizer.convert_ids_to_tokens(ids[0]))
+            if tail.startswith(text):
+                return EndOfTurn(lead, tail, text, ids[0])
+        eos = self.tokenizer.eos_token_id
+        token = eos if eos is not None else (stop_tokens[0] if stop_tokens else None)
+        if token is None:
+            raise CheckpointError(
+                f"{self.where}: neither its chat template nor its tokenizer nor its generation_config.json says which "
+                "token ends an answer; set eos_token in tokenizer_config.json"
+            )
+        text = str(self.tokenizer.convert_ids_to_tokens(token))
+        return EndOfTurn(lead, tail, text if self._encode(text) == (token,) else "", token)
+
+    @property
+    def _added(self) -> frozenset[int]:
+        """Tokens that are matched as wholes: the special ones."""
+        return frozenset(self.tokenizer.added_tokens_decoder) | frozenset(self.tokenizer.all_special_ids)
+
+    def _render(self, messages: list[dict[str, str]], *, generation: bool) -> str:
+        try:
+            text = self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=generation)
+        except Exception as error:  # a template is a program of its author's: it may raise anything
+            raise CheckpointError(f"{self.where}: its chat template fails ({error}); {_CURE}") from error
+        return str(text)
+
+    def _encode(self, text: str) -> tuple[int, ...]:
+        ids = self.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
+        return tuple(ids)
+
+    def _with_bos(self, ids: tuple[int, ...]) -> tuple[int, ...]:
+        return (self.bos, *ids) if self._prepends_bos and self.bos is not None else ids
+
+
+_CURE = "pass one that works: --chat-template FILE"
+
+
+def load_tokenizer(checkpoint: Checkpoint, options: EngineOptions) -> Any:
+    """The checkpoint's transformers tokenizer with the chat template in use. Raises ``CheckpointError``."""
+    import transformers
+
+    path, base = Path(checkpoint.path), Path(checkpoint.base) if checkpoint.base else None
+    home = templates.tokenizer_home(path, base)
+    try:
+        tokenizer = transformers.AutoTokenizer.from_pretrained(home, trust_remote_code=options.trust_remote_code)
+    except Exception as error:
+        raise CheckpointError(f"the tokenizer in {home} cannot be loaded: {first_line(error)}") from error
+    tokenizer.chat_template = templates.template_text(path, base, options.chat_template)
+    return tokenizer
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of an error's message, with its type."""
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
+
+
+def stop_tokens(path: Path) -> tuple[int, ...]:
+    """EOS ids of a model directory's generation_config.json, else of its config.json; () where there are none."""
+    for name in ("generation_config.json", "config.json"):
+        if (path / name).is_file():
+            eos = templates.read_json(path / name).get("eos_token_id")
+            ids = eos if isinstance(eos, list) else [eos]
+            if all(isinstance(token, int) for token in ids):
+                return tuple(ids)
+    return ()

@@ -1,0 +1,130 @@
+"""What we ask of the outside world: engines that run checkpoints, judges that read answers.
+
+An engine or judge is any object with these methods; nothing needs to be inherited. Built-in ones are listed in two dict
+literals (``harness.engines.ENGINES``, ``harness.judges.JUDGES``); a test suite can put its own in their place by
+overriding the ``engine`` or ``judge`` fixture.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+import numpy.typing as npt
+
+from harness.domain import Checkpoint, Completion, Decoding, PairScore, PreferencePair, Prompt, Reading
+
+OnProgress = Callable[[int], None]
+"""Called with the number of items just finished."""
+
+
+def no_progress(_: int) -> None:
+    """The default: tells nobody."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class FirstTokens:
+    """A checkpoint's whole distribution at the first response position of each pair's prompt.
+
+    ``directions`` holds, for each distinct (y⁺, y⁻) token pair u, the inner products ⟨W_z, W_{y⁺} − W_{y⁻}⟩ of every
+    token z's unembedding row with the preference direction: up to a constant, the rate at which log π(z|x) moves under
+    preference training (Razin et al. 2024, Theorem 2).
+    """
+
+    pair_ids: tuple[str, ...]
+    log_probs: npt.NDArray[np.float32]
+    """[pairs, vocab], nats; log-softmax in float32."""
+    chosen: npt.NDArray[np.int64]
+    """[pairs], first token of y⁺ as it follows the templated prompt."""
+    rejected: npt.NDArray[np.int64]
+    """[pairs], first token of y⁻."""
+    directions: npt.NDArray[np.float32]
+    """[distinct, vocab]."""
+    direction_of: npt.NDArray[np.int64]
+    """[pairs], row of ``directions`` for each pair."""
+    vocabulary: tuple[str, ...]
+    """[vocab], each token's text."""
+
+    def __post_init__(self) -> None:
+        pairs, vocab = self.log_probs.shape
+        assert len(self.pair_ids) == pairs == len(self.chosen) == len(self.rejected) == len(self.direction_of)
+        assert self.directions.shape[1] == vocab == len(self.vocabulary)
+
+
+@runtime_checkable
+class Model(Protocol):
+    """An opened checkpoint. Results come back in the order of the input, whatever the batching."""
+
+    checkpoint: Checkpoint
+
+    @property
+    def canary(self) -> tuple[float, ...]:
+        """Log-probabilities of a few fixed texts: equal canaries mean equal models."""
+        ...
+
+    def generate(
+        self, prompts: Sequence[Prompt], decoding: Decoding, on_progress: OnProgress = no_progress
+    ) -> list[Completion]:
+        """``decoding.samples`` answers per prompt, prompt-major (all samples of the first prompt first)."""
+        ...
+
+    def score(self, pairs: Sequence[PreferencePair], on_progress: OnProgress = no_progress) -> list[PairScore]:
+        """log π(y⁺|x) and log π(y⁻|x) per token, nats, float32 accumulation."""
+        ...
+
+    def first_tokens(self, pairs: Sequence[PreferencePair], on_progress: OnProgress = no_progress) -> FirstTokens:
+        """The full distribution over the first response token of each pair's prompt."""
+        ...
+
+
+@runtime_checkable
+class Engine(Protocol):
+    """Runs checkpoints of one kind."""
+
+    name: str
+
+    def resolve(self, spec: str, name: str) -> Checkpoint:
+        """Find a checkpoint, hash it, check it without loading weights into a model.
+
+        Raises ``CheckpointError`` where it cannot be used. Must not import torch.
+        """
+        ...
+
+    def preflight(self, reference: Checkpoint, candidates: Sequence[Checkpoint]) -> None:
+        """Everything about comparability that can be known before weights are loaded.
+
+        Raises ``MismatchError`` or ``CheckpointError``.
+        """
+        ...
+
+    def models(self, checkpoints: Sequence[Checkpoint]) -> Iterator[Model]:
+        """Open each checkpoint in turn; asking for the next one closes the one before and frees its memory.
+
+        Adapters on a base that is also opened share one copy of its weights. Raises ``CheckpointError`` when a model
+        cannot run (NaN or infinite logits, an adapter that changes nothing).
+        """
+        ...
+
+    def describe(self) -> Mapping[str, str]:
+        """Device, dtype and versions: what else the numbers depend on."""
+        ...
+
+
+@runtime_checkable
+class Judge(Protocol):
+    """Reads answers."""
+
+    name: str
+
+    def read(self, prompt: str, response: str, *, cut_off: bool = False) -> Reading:
+        """Label one answer, with the reason. What it cannot tell is UNREADABLE; it never guesses.
+
+        ``cut_off`` says that generation ended by length, so a missing end is not malformed text.
+        """
+        ...
+
+    def describe(self) -> Mapping[str, str]:
+        """Name, version and settings: two runs are comparable only where these are equal."""
+        ...

@@ -1,0 +1,258 @@
+"""A run record: everything a run measured, as data. Written once, whole, and never over another.
+
+A run directory holds ``record.json`` and the tables it lists with their SHA-256. ``record.json`` is written last and
+moved into place, so a directory without one is an interrupted run, and no command takes it for a whole one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import platform
+import subprocess
+import sys
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from harness.domain import Checkpoint, Decision, Decoding, EngineOptions, Finding, Limit, Verdict
+from harness.errors import RecordError
+from harness.tables import write_atomically
+
+SCHEMA = 1
+"""Raised when the meaning or shape of a record changes."""
+
+FILE = "record.json"
+
+
+class _Data(BaseModel):
+    """NaN and infinities are kept as text; unknown keys are refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="strings")
+
+
+class CorpusFacts(_Data):
+    """What was asked: enough to know whether two runs asked the same."""
+
+    name: str
+    digest: str
+    rows: int
+    source: str
+    version: str
+
+
+class PolicyFacts(_Data):
+    """What was required."""
+
+    path: str
+    digest: str
+    text: str
+    limits: tuple[Limit, ...]
+    decoding: Decoding
+
+
+class TableFile(_Data):
+    """One per-sample table of the run."""
+
+    path: str
+    """Relative to the run directory, with forward slashes."""
+    kind: str
+    """prompts, pairs (what was asked), completions, labels, scores, first_tokens summaries, risers, ..."""
+    checkpoint: str
+    """'' for tables about the corpus itself."""
+    corpus: str
+    sha256: str
+
+
+class Unanswered(_Data):
+    """A limit without a finding, and why."""
+
+    candidate: str
+    limit: str
+    why: str
+
+
+class RunRecord(_Data):
+    """Everything a run measured."""
+
+    schema_number: int
+    run: str
+    started: str
+    """ISO 8601, UTC."""
+    seconds: float
+    status: str
+    """``complete``, or ``interrupted`` (Ctrl-C): then what is unanswered blocks."""
+    partial: bool
+    command: tuple[str, ...]
+    versions: Mapping[str, str]
+    """Of this project, Python, the platform and every library that can change a number."""
+    git: Mapping[str, str]
+    """commit and dirty (``yes``/``no``) of the directory the run was started in; empty outside a repository."""
+    engine: Mapping[str, str]
+    options: EngineOptions
+    judge: Mapping[str, str]
+    reference: Checkpoint
+    candidates: tuple[Checkpoint, ...]
+    policy: PolicyFacts
+    corpora: tuple[CorpusFacts, ...]
+    findings: tuple[Finding, ...]
+    unanswered: tuple[Unanswered, ...]
+    verdicts: tuple[Verdict, ...]
+    warnings: tuple[str, ...]
+    tables: tuple[TableFile, ...]
+
+    def checkpoint(self, name: str) -> Checkpoint:
+        return next(item for item in (self.reference, *self.candidates) if item.name == name)
+
+    @property
+    def released(self) -> bool:
+        """Every candidate is released."""
+        return bool(self.verdicts) and all(verdict.decision is Decision.RELEASE for verdict in self.verdicts)
+
+
+class _FindingText(_Data):
+    finding: Finding
+
+
+def dump_finding(finding: Finding) -> str:
+    """A finding as one line of JSON, to travel from a pytest worker to the controller."""
+    return _FindingText(finding=finding).model_dump_json()
+
+
+def load_finding(text: str) -> Finding:
+    return _FindingText.model_validate_json(text).finding
+
+
+# ---------------------------------------------------------------- on disk
+
+
+def claim(directory: Path) -> None:
+    """Make the run's directory; it must not hold anything yet.
+
+    Raises:
+        RecordError: the name is taken, or the directory cannot be written.
+    """
+    try:
+        directory.mkdir(parents=True, exist_ok=False)
+    except FileExistsError:
+        state = "a run" if (directory / FILE).is_file() else "an interrupted run or other files"
+        raise RecordError(
+            f"{directory} already holds {state}; choose another --run-name, or remove that directory: "
+            "records are never overwritten"
+        ) from None
+    except OSError as error:
+        raise RecordError(f"cannot make {directory} ({error.strerror}); choose another --run-dir") from error
+
+
+def write(record: RunRecord, directory: Path) -> Path:
+    """Write ``record.json`` whole; refuses to replace one."""
+    path = directory / FILE
+    if path.exists():
+        raise RecordError(f"{path} exists already; records are never overwritten")
+    text = record.model_dump_json(indent=1) + "\n"
+    write_atomically(path, lambda temporary: temporary.write_bytes(text.encode("utf-8", "surrogatepass")))
+    return path
+
+
+def read(where: Path, *, check_tables: bool = True) -> RunRecord:
+    """Read a run by its directory or its ``record.json``.
+
+    Raises:
+        RecordError: none there, interrupted, damaged, a newer schema, or a table whose bytes changed.
+    """
+    path = where / FILE if where.is_dir() or where.name != FILE else where
+    if not path.parent.is_dir():
+        raise RecordError(f"no run directory {path.parent}")
+    if not path.is_file():
+        raise RecordError(f"{path.parent} holds no {FILE}: the run was interrupted before its end; run it again")
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise RecordError(f"{path} is damaged: {error}; run the evaluation again") from None
+    schema = data.get("schema_number") if isinstance(data, dict) else None
+    if not isinstance(schema, int):
+        raise RecordError(f"{path} is not a run record (no 'schema_number')")
+    if schema > SCHEMA:
+        raise RecordError(f"{path} has schema {schema}, this version reads up to {SCHEMA}; update dpo-harness")
+    try:
+        record = RunRecord.model_validate(data)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise RecordError(f"{path} is damaged at {'.'.join(map(str, first['loc']))}: {first['msg']}") from None
+    if check_tables:
+        for table in record.tables:
+            file = path.parent / table.path
+            if not file.resolve().is_relative_to(path.parent.resolve()):
+                raise RecordError(f"{path} names the table {table.path!r}, which lies outside the run")
+            if not file.is_file() or file_digest(file) != table.sha256:
+                raise RecordError(f"{file} is missing or not the table that the record was made from")
+    return record
+
+
+def file_digest(path: Path) -> str:
+    """SHA-256 of a file's bytes."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def list_tables(directory: Path) -> tuple[TableFile, ...]:
+    """Every table of a run: ``tables/CHECKPOINT/CORPUS.KIND.parquet``, or ``tables/corpora/...`` for what was asked."""
+    found = []
+    for path in sorted((directory / "tables").glob("*/*.parquet")):
+        corpus, kind = path.name.split(".")[:2]
+        found.append(
+            TableFile(
+                path=path.relative_to(directory).as_posix(),
+                kind=kind,
+                checkpoint="" if path.parent.name == "corpora" else path.parent.name,
+                corpus=corpus,
+                sha256=file_digest(path),
+            )
+        )
+    return tuple(found)
+
+
+# ---------------------------------------------------------------- where it was run
+
+
+def now() -> datetime:
+    return datetime.now(UTC)
+
+
+def environment() -> dict[str, str]:
+    """Versions of everything that can change a number."""
+    versions = {"python": platform.python_version(), "platform": platform.platform()}
+    for name in ("dpo-harness", "torch", "transformers", "peft", "tokenizers", "numpy", "scipy", "statsmodels", "vllm"):
+        try:
+            versions[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return versions
+
+
+def git_state(directory: Path) -> dict[str, str]:
+    """Commit and dirtiness of the repository around ``directory``; empty where there is none."""
+
+    def git(*arguments: str) -> str:
+        return subprocess.run(  # noqa: S603 - fixed arguments, no shell
+            ["git", "-C", str(directory), *arguments],  # noqa: S607 - git from PATH, as the user has it
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=20,
+            env={**os.environ, "GIT_OPTIONAL_LOCKS": "0"},
+        ).stdout.strip()
+
+    try:
+        commit = git("rev-parse", "HEAD")
+        return {"commit": commit, "dirty": "yes" if git("status", "--porcelain") else "no"}
+    except (OSError, subprocess.SubprocessError):
+        return {}
+
+
+def command_line() -> tuple[str, ...]:
+    return tuple(sys.argv)

@@ -1,0 +1,123 @@
+"""Plain data -> one self-contained page: no script, no font, no request; whatever a model wrote is shown as text."""
+
+from __future__ import annotations
+
+import re
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup, escape
+
+from harness.domain import Limit
+from harness.record import RunRecord
+from harness.report import svg
+from harness.report.rows import Answer, LimitRow, describe_peak, number, short_bound
+from harness.report.summarize import Summary, summarize
+from harness.report.text import counted, visible
+from harness.tables import write_atomically
+
+FILE = "report.html"
+
+_SYMBOLS = {
+    Answer.KEPT: "✓",
+    Answer.BROKEN: "✗",
+    Answer.UNDECIDED: "?",
+    Answer.UNMEASURED: "?",
+    Answer.UNANSWERED: "∅",
+}
+
+
+def write(record: RunRecord, directory: Path, output: Path | None = None) -> Path:
+    """Write the page of a run whole, or not at all.
+
+    Args:
+        record: the run.
+        directory: where its tables lie.
+        output: where the page goes; ``report.html`` in the run's directory by default.
+    """
+    path = output or directory / FILE
+    page = render(summarize(record, directory)).encode("utf-8")
+    write_atomically(path, lambda temporary: temporary.write_bytes(page))
+    return path
+
+
+def render(summary: Summary) -> str:
+    """The page as text."""
+    record = summary.record
+    order = summary.steps or tuple(item.checkpoint.name for item in summary.candidates)
+    named = {item.checkpoint.name: item for item in summary.candidates}
+    steps = [step for item in record.candidates if (step := item.step) is not None]
+    return (
+        _environment()
+        .get_template("report.html.j2")
+        .render(
+            s=summary,
+            record=record,
+            ordered=[named[name] for name in order] + [item for name, item in named.items() if name not in order],
+            first_step=min(steps, default=0),
+            last_step=max(steps, default=1),
+            css=Markup(_css()),  # noqa: S704 - the project's own file
+        )
+    )
+
+
+@cache
+def _css() -> str:
+    return (_templates() / "report.css").read_text(encoding="utf-8")
+
+
+def _templates() -> Path:
+    return Path(__file__).parent / "templates"
+
+
+@cache
+def _environment() -> Environment:
+    """Autoescape always, unknown names are errors, and every text passes ``visible`` before it is escaped."""
+    environment = Environment(
+        loader=FileSystemLoader(_templates()),
+        autoescape=True,
+        undefined=StrictUndefined,
+        finalize=_finalize,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    environment.filters.update(number=number, model=model_text, bound=_bound, symbol=_SYMBOLS.__getitem__)
+    environment.globals.update(svg=svg, counted=counted, describe_peak=describe_peak, rank=_class_of)
+    return environment
+
+
+def _finalize(value: Any) -> Any:
+    """Nothing reaches the page with invisible characters in it, whichever expression it came from."""
+    return visible(value) if isinstance(value, str) and not isinstance(value, Markup) else value
+
+
+def _bound(limit: Limit) -> str:
+    return short_bound(limit).replace("<=", "≤").replace(">=", "≥")
+
+
+def _class_of(row: LimitRow) -> str:
+    return row.answer.word.lower()
+
+
+_ESCAPED = re.compile(r"(\\x[0-9a-f]{2}|\\u[0-9a-f]{4}|\\U[0-9a-f]{8}|\\r)")
+
+
+def model_text(text: str) -> Markup:
+    """What a model wrote, on its own lines; characters that were made visible are marked as such."""
+    parts: list[str | Markup] = []
+    plain = ""
+    for piece in _pieces(text):
+        if len(piece) == 1 or not piece.startswith("\\"):
+            plain += piece
+            continue
+        parts += [escape(plain), Markup('<span class="esc">{}</span>').format(piece)]
+        plain = ""
+    return Markup("").join([*parts, escape(plain)])
+
+
+def _pieces(text: str) -> list[str]:
+    """Single characters as they are, and escapes of those that cannot be shown."""
+    return [visible(character, lines=True) for character in text]

@@ -1,0 +1,94 @@
+"""The run as Markdown for ``$GITHUB_STEP_SUMMARY``: verdict first, one table per candidate, bounded in size."""
+
+from __future__ import annotations
+
+import re
+
+from harness.record import RunRecord
+from harness.report.rows import (
+    LimitRow,
+    describe_peak,
+    is_same,
+    limit_rows,
+    number,
+    order_of_fall,
+    overall,
+    peaks,
+    sentence,
+    short_bound,
+    verdict_of,
+    verdict_word,
+    warned,
+)
+from harness.report.text import shorten, visible
+
+MOST_BYTES = 200_000
+"""GitHub refuses summaries above 1 MiB; a summary that long is not one."""
+
+_SPECIAL = re.compile(r"[\\`*_{}\[\]<>#|~&@$]|:(?=//)|(?<=www)\.")
+
+
+def escaped(text: str, length: int = 1000) -> str:
+    """Text from elsewhere on one line, with nothing left that Markdown or HTML would act on."""
+    return _SPECIAL.sub(lambda match: f"&#{ord(match[0])};", shorten(visible(text), length))
+
+
+def step_summary(record: RunRecord) -> str:
+    """The summary of a run, at most 200 kB; what does not fit is counted."""
+    parts = [f"## {escaped(overall(record))}\n"]
+    if record.status != "complete":
+        parts.append(f"The run is **{escaped(record.status)}**: what was not answered blocks.\n")
+    parts += [f"{escaped(describe_peak(peak))}\n" for peak in peaks(record)]
+    parts += [f"{escaped(line)}\n" for line in order_of_fall(record)]
+    several = len(record.candidates) > 1
+    sections = [_candidate(record, item.name, several) for item in record.candidates]
+    tail = _facts(record)
+    room = MOST_BYTES - sum(len(part.encode()) + 1 for part in (*parts, tail)) - 200
+    for done, section in enumerate(sections):
+        room -= len(section.encode()) + 1
+        if room < 0:
+            parts.append(f"{len(sections) - done} more candidates are in the report.\n")
+            break
+        parts.append(section)
+    return "\n".join([*parts, tail])
+
+
+def _candidate(record: RunRecord, name: str, several: bool) -> str:
+    verdict = verdict_of(record, name)
+    lines = [f"### {escaped(verdict_word(verdict))}: {escaped(name)}", ""]
+    if several:
+        lines += [escaped(sentence(record, name)), ""]
+    if found := warned(record, name):
+        lines += [escaped(found), ""]
+    if is_same(record, name):
+        lines += ["A/A run: candidate and reference are the same checkpoint; what differs is noise.", ""]
+    lines += ["| limit | reference | candidate | difference or value | bound | n | outcome |"]
+    lines += ["|---|---:|---:|---|---|---:|---|"]
+    lines += [_row(row) for row in limit_rows(record, name)]
+    if verdict.reasons:
+        lines += ["", *(f"- {escaped(reason)}" for reason in verdict.reasons)]
+    return "\n".join(lines) + "\n"
+
+
+def _row(row: LimitRow) -> str:
+    m = row.measurement
+    outcome = f"**{row.answer.word}**" + (f" ({row.answer.meaning})" if row.answer.word == "INVALID" else "")
+    cells = (
+        escaped(row.limit.id),
+        number(m.reference) if m else "",
+        number(m.candidate) if m else "",
+        f"{number(m.value)} \\[{number(m.low)}, {number(m.high)}\\]" if m else "",
+        escaped(short_bound(row.limit)),
+        f"{m.n:,}" if m else "",
+        outcome + (", warns only" if row.warns_only else ""),
+    )
+    return f"| {' | '.join(cells)} |"
+
+
+def _facts(record: RunRecord) -> str:
+    checkpoints = (("reference", record.reference), *(("candidate", item) for item in record.candidates))
+    lines = [f"- {role} {escaped(item.name)} `{item.short}`" for role, item in checkpoints]
+    judge = ", ".join(f"{key} {value}" for key, value in record.judge.items()) or "none"
+    lines.append(f"- policy `{record.policy.digest[:12]}`, judge {escaped(judge)}, run {escaped(record.run)}")
+    lines += [f"- warning: {escaped(text)}" for text in record.warnings]
+    return "\n".join(lines[:200]) + "\n"

@@ -1,0 +1,226 @@
+"""Small plots as inline SVG: no script, no font, no request; colours come from the page, so dark mode is free.
+
+Every plot says in words what it shows (``<title>``), and nothing is told by colour alone.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from markupsafe import Markup, escape
+
+from harness.domain import Limit
+from harness.report.rows import Answer, Course
+from harness.report.summarize import Shift
+from harness.report.text import visible
+
+
+@dataclass(frozen=True, slots=True)
+class Scale:
+    """A linear map from data to pixels."""
+
+    low: float
+    high: float
+    start: float
+    end: float
+
+    def __call__(self, value: float) -> float:
+        return round(self.start + (value - self.low) / (self.high - self.low) * (self.end - self.start), 1)
+
+    def inside(self, value: float) -> float:
+        """The pixel of a value, at the edge where it lies outside."""
+        return self(min(max(value, self.low), self.high))
+
+
+def spread(values: Sequence[float], start: float, end: float, margin: float = 0.06) -> Scale:
+    """A scale over the finite values with a margin on both sides."""
+    finite = [value for value in values if math.isfinite(value)] or [0.0]
+    low, high = min(finite), max(finite)
+    pad = (high - low) * margin or max(abs(high), 1.0) * margin
+    return Scale(low - pad, high + pad, start, end)
+
+
+def ticks(low: float, high: float, most: int = 5) -> list[float]:
+    """Round numbers within [low, high]."""
+    raw = (high - low) / most
+    unit = 10.0 ** math.floor(math.log10(raw))
+    step = next(unit * factor for factor in (1, 2, 2.5, 5, 10) if unit * factor >= raw * 0.999)
+    first = math.ceil(low / step - 1e-9)
+    return [round(index * step, 12) for index in range(first, math.floor(high / step + 1e-9) + 1)]
+
+
+def _svg(width: int, height: int, title: str, body: Sequence[str | Markup], kind: str) -> Markup:
+    head = Markup('<svg class="plot {}" viewBox="0 0 {} {}" width="{}" height="{}" role="img" aria-label="{}">')
+    content = Markup("").join([Markup("<title>{}</title>").format(visible(title)), *body])
+    return head.format(kind, width, height, width, height, visible(title)) + content + Markup("</svg>")
+
+
+def _line(x1: float, y1: float, x2: float, y2: float, style: str) -> Markup:
+    return Markup('<line class="{}" x1="{}" y1="{}" x2="{}" y2="{}"/>').format(style, x1, y1, x2, y2)
+
+
+def _text(x: float, y: float, text: str, anchor: str = "middle", style: str = "") -> Markup:
+    return Markup('<text class="{}" x="{}" y="{}" text-anchor="{}">{}</text>').format(style, x, y, anchor, escape(text))
+
+
+def _rect(x: float, y: float, width: float, height: float, style: str) -> Markup:
+    return Markup('<rect class="{}" x="{}" y="{}" width="{}" height="{}"/>').format(
+        style, round(x, 1), round(y, 1), round(max(width, 0), 1), round(max(height, 0), 1)
+    )
+
+
+def _dot(x: float, y: float, style: str, radius: float = 4) -> Markup:
+    return Markup('<circle class="{}" cx="{}" cy="{}" r="{}"/>').format(style, x, y, radius)
+
+
+# ---------------------------------------------------------------- in table cells
+
+
+def interval(value: float, low: float, high: float, limit: Limit, width: int = 190) -> Markup:
+    """An interval against its bound: the side that breaks the limit is shaded."""
+    if not all(map(math.isfinite, (value, low, high))):
+        return Markup("")
+    x = spread((low, high, value, limit.bound, 0.0), 4, width - 4, margin=0.12)
+    edge = x(limit.bound)
+    broken = _rect(edge, 3, width - 2 - edge, 22, "broken") if limit.is_maximum else _rect(2, 3, edge - 2, 22, "broken")
+    body = [
+        broken,
+        _line(2, 25.5, width - 2, 25.5, "axis"),
+        _line(x(0.0), 23, x(0.0), 28, "axis"),
+        _line(edge, 1, edge, 27, "bound"),
+        _line(x(low), 14, x(high), 14, "whisker"),
+        _line(x(low), 9, x(low), 19, "whisker"),
+        _line(x(high), 9, x(high), 19, "whisker"),
+        _dot(x(value), 14, "value"),
+    ]
+    title = f"{value:.3f}, interval {low:.3f} to {high:.3f}; limit {limit.describe()} (shaded: broken)"
+    return _svg(width, 30, title, body, "cell")
+
+
+def dumbbell(reference: float, candidate: float, low: float, high: float, width: int = 190) -> Markup:
+    """Reference (ring) and candidate (disc) on a common scale, an arrow's length apart."""
+    if not (math.isfinite(reference) and math.isfinite(candidate)):
+        return Markup("")
+    x = Scale(low, high, 8, width - 8)
+    body = [
+        _line(8, 13, width - 8, 13, "axis"),
+        _line(x(reference), 13, x(candidate), 13, "whisker"),
+        _dot(x(reference), 13, "ring", 5.5),
+        _dot(x(candidate), 13, "value", 3.5),
+    ]
+    return _svg(width, 26, f"reference {reference:.3f} (ring), candidate {candidate:.3f} (disc)", body, "cell")
+
+
+def bar(value: float, most: float, style: str, width: int = 140) -> Markup:
+    """A bar from zero to ``value``, on a scale that ends at ``most``."""
+    if not (math.isfinite(value) and most > 0):
+        return Markup("")
+    return _svg(
+        width, 16, f"{value:.3f}", [_rect(1, 2, max(value, 0) / most * (width - 2), 12, f"bar {style}")], "cell"
+    )
+
+
+def widest(shifts: Sequence[Shift]) -> float:
+    """The scale that bars of these shifts share."""
+    return max((abs(item.rise) for item in shifts), default=0.0)
+
+
+# ---------------------------------------------------------------- figures
+
+_WIDTH, _HEIGHT = 360, 300
+_LEFT, _RIGHT, _TOP, _BOTTOM = 46, 10, 14, 38
+
+
+def _frame(x: Scale, y: Scale, x_name: str, y_name: str, height: int = _HEIGHT) -> list[Markup]:
+    """Axes with ticks, and zero lines where zero is inside."""
+    bottom, right = height - _BOTTOM, _WIDTH - _RIGHT
+    body = [_rect(_LEFT, _TOP, right - _LEFT, bottom - _TOP, "frame")]
+    for tick in ticks(x.low, x.high):
+        body += [_line(x(tick), bottom, x(tick), bottom + 4, "axis"), _text(x(tick), bottom + 15, f"{tick:g}")]
+    for tick in ticks(y.low, y.high):
+        body += [_line(_LEFT - 4, y(tick), _LEFT, y(tick), "axis"), _text(_LEFT - 7, y(tick) + 4, f"{tick:g}", "end")]
+    if x.low < 0 < x.high:
+        body.append(_line(x(0), _TOP, x(0), bottom, "zero"))
+    if y.low < 0 < y.high:
+        body.append(_line(_LEFT, y(0), right, y(0), "zero"))
+    body.append(_text((_LEFT + right) / 2, height - 6, x_name, style="name"))
+    body.append(
+        Markup('<text class="name" transform="translate(11 {}) rotate(-90)" text-anchor="middle">{}</text>').format(
+            round((_TOP + bottom) / 2), y_name
+        )
+    )
+    return body
+
+
+def scatter(chosen: Sequence[float], rejected: Sequence[float]) -> Markup:
+    """Δ⁺ against Δ⁻, a dot per pair, with the quadrant in which both fell shaded."""
+    x = spread((*chosen, 0.0), _LEFT, _WIDTH - _RIGHT)
+    y = spread((*rejected, 0.0), _HEIGHT - _BOTTOM, _TOP)
+    body = [_rect(_LEFT, y(0), x(0) - _LEFT, _HEIGHT - _BOTTOM - y(0), "broken")]
+    body += _frame(x, y, "Δ⁺, chosen (nats)", "Δ⁻, rejected (nats)")
+    points = "".join(f"M{x(a):g} {y(b):g}h0" for a, b in zip(chosen, rejected, strict=True))
+    body.append(Markup('<path class="points" d="{}"/>').format(points))
+    body.append(_text(_LEFT + 5, _HEIGHT - _BOTTOM - 6, "both fell", "start", "note"))
+    title = (
+        f"Scatter of {len(chosen):,} pairs: change of the chosen against the rejected answer's log-probability (nats); "
+        "the shaded quadrant holds pairs of which both fell"
+    )
+    return _svg(_WIDTH, _HEIGHT, title, body, "figure")
+
+
+def histogram(values: Sequence[float], bins: int = 30) -> Markup:
+    """How Δ⁺ is distributed; bars below zero are hatched."""
+    x = spread((*values, 0.0), _LEFT, _WIDTH - _RIGHT, margin=0.03)
+    width = (x.high - x.low) / bins
+    counts = [0] * bins
+    for value in values:
+        counts[min(int((value - x.low) / width), bins - 1)] += 1
+    y = Scale(0, max(counts) * 1.06 or 1.0, _HEIGHT - _BOTTOM, _TOP)
+    body = _frame(x, y, "Δ⁺, chosen (nats)", "pairs")
+    for index, count in enumerate(counts):
+        left, right = x(x.low + index * width), x(x.low + (index + 1) * width)
+        style = "bar opposite" if x.low + (index + 0.5) * width < 0 else "bar benign"
+        if count:
+            body.append(_rect(left + 0.4, y(count), right - left - 0.8, _HEIGHT - _BOTTOM - y(count), style))
+    title = (
+        f"Histogram of the change of {len(values):,} chosen answers' log-probability, in nats; bars left of zero fell"
+    )
+    return _svg(_WIDTH, _HEIGHT, title, body, "figure")
+
+
+_MARKS = {
+    Answer.KEPT: "value",
+    Answer.BROKEN: "value bad",
+    Answer.UNDECIDED: "ring",
+    Answer.UNMEASURED: "ring",
+    Answer.UNANSWERED: "ring",
+}
+
+
+def course(item: Course, low: int, high: int, height: int = 230) -> Markup:
+    """A limit's value against the training step, its interval as a band, its bound as a dashed line."""
+    points = sorted(item.points, key=lambda point: point.step)
+    bounds = [edge for point in points for edge in (point.low, point.high)]
+    x = spread((low, high), _LEFT, _WIDTH - _RIGHT)
+    y = spread((*(point.value for point in points), *bounds, item.limit.bound, 0.0), height - _BOTTOM, _TOP, 0.08)
+    edge = y(item.limit.bound)
+    if item.limit.is_maximum:
+        body = [_rect(_LEFT, _TOP, _WIDTH - _RIGHT - _LEFT, edge - _TOP, "broken")]
+    else:
+        body = [_rect(_LEFT, edge, _WIDTH - _RIGHT - _LEFT, height - _BOTTOM - edge, "broken")]
+    body += _frame(x, y, "training step", item.limit.unit or "", height)
+    banded = [point for point in points if math.isfinite(point.low) and math.isfinite(point.high)]
+    if len(banded) > 1:
+        outline = [(x(p.step), y(p.low)) for p in banded] + [(x(p.step), y(p.high)) for p in reversed(banded)]
+        body.append(Markup('<polygon class="band" points="{}"/>').format(" ".join(f"{a:g},{b:g}" for a, b in outline)))
+    body.append(_line(_LEFT, edge, _WIDTH - _RIGHT, edge, "bound"))
+    path = " ".join(f"{x(point.step):g},{y(point.value):g}" for point in points)
+    body.append(Markup('<polyline class="whisker" points="{}"/>').format(path))
+    for point in points:
+        body.append(_dot(x(point.step), y(point.value), _MARKS[point.answer]))
+        if point.answer is Answer.BROKEN:
+            body.append(_text(x(point.step), y(point.value) - 7, "×", style="mark"))
+    said = "; ".join(f"step {point.step}: {point.value:.3f} [{point.low:.3f}, {point.high:.3f}]" for point in points)
+    return _svg(_WIDTH, height, f"{item.limit.metric} over the training steps. {said}", body, "figure")

@@ -1,0 +1,167 @@
+"""The closing table in the terminal: verdict, limits, reasons. Plain text without colour; ASCII but for names."""
+
+from __future__ import annotations
+
+import io
+import math
+from collections.abc import Sequence
+from textwrap import wrap
+
+from rich.box import Box
+from rich.console import Console
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
+
+from harness.domain import Decision
+from harness.record import RunRecord
+from harness.report.rows import (
+    Answer,
+    LimitRow,
+    describe_peak,
+    is_same,
+    limit_rows,
+    number,
+    order_of_fall,
+    overall,
+    peaks,
+    short_bound,
+    tally,
+    verdict_of,
+    verdict_word,
+    warned,
+)
+from harness.report.text import shorten, visible
+
+_BOX = Box("    \n    \n -- \n    \n    \n    \n    \n    \n", ascii=True)
+_STYLE = {
+    Answer.KEPT: "green",
+    Answer.BROKEN: "bold red",
+    Answer.UNDECIDED: "yellow",
+    Answer.UNMEASURED: "magenta",
+    Answer.UNANSWERED: "bold magenta",
+}
+_DECISION = {Decision.RELEASE: "bold green", Decision.BLOCK: "bold red", Decision.NONE: "bold yellow"}
+_LONGEST_REASON = 600
+_NARROW = 74
+"""Below this many columns an interval stands under its value."""
+
+
+def closing_table(record: RunRecord, width: int, color: bool) -> str:
+    """What a run found, for the end of the terminal output.
+
+    Args:
+        record: the run.
+        width: columns of the terminal; readable from 60 up, made for 80 and more.
+        color: use ANSI colours; without them the text is plain.
+    """
+    console = Console(
+        file=io.StringIO(),
+        width=max(width, 40),
+        force_terminal=color,
+        color_system="standard" if color else None,
+        no_color=not color,
+        highlight=False,
+        markup=False,
+        emoji=False,
+        legacy_windows=False,
+        _environ={},
+    )
+    if record.status != "complete":
+        console.print(_text(f"The run is {record.status}: what was not answered blocks.", "bold yellow"))
+    for position, candidate in enumerate(record.candidates):
+        if position:
+            console.print()
+        _candidate(console, record, candidate.name)
+    if len(record.candidates) > 1:
+        console.print()
+        console.print(_text(overall(record), "bold"))
+        for peak in peaks(record):
+            console.print(_text(describe_peak(peak)))
+        for line in order_of_fall(record):
+            console.print(_text(line))
+    for warning in record.warnings:
+        console.print(_text(f"warning: {warning}", "yellow"))
+    output = console.file
+    assert isinstance(output, io.StringIO)
+    return "\n".join(line.rstrip() for line in output.getvalue().splitlines()) + "\n"
+
+
+def _candidate(console: Console, record: RunRecord, name: str) -> None:
+    """Verdict, table, reasons."""
+    rows, verdict = limit_rows(record, name), verdict_of(record, name)
+    checkpoint = record.checkpoint(name)
+    head = _text(verdict_word(verdict), _DECISION[verdict.decision])
+    compared = "itself (A/A run)" if is_same(record, name) else f"{record.reference.name} ({record.reference.short})"
+    head.append(visible(f"  {name} ({checkpoint.short}) against {compared}"))
+    console.print(head)
+    if said := tally([row for row in rows if not row.warns_only]):
+        console.print(Padding(_text(said), (0, 0, 0, 2)))
+    console.print(_table(rows, console.width))
+    if verdict.decision is Decision.NONE:
+        console.print(Padding(_text("only part of the policy was asked for (--partial)"), (0, 0, 0, 2)))
+    if verdict.reasons:
+        console.print(_bullets(verdict.reasons))
+    if found := warned(record, name):
+        console.print(Padding(_text(found), (0, 0, 0, 2)))
+
+
+def _table(rows: Sequence[LimitRow], width: int) -> Table:
+    """One line per limit where the width allows it; else names break at hyphens, and intervals get their own line."""
+    cells = [_cells(row) for row in rows]
+    narrow = width < _NARROW
+    between = "\n" if narrow else " "
+    differences = [f"{value}{between}{interval}".rstrip() for _, _, value, interval, _ in cells]
+    bounds = [cell[4] for cell in cells]
+    heads = ["difference or value", "bound", "outcome"]
+    outcomes = [row.answer.word + (" (warn)" if row.warns_only else "") for row in rows]
+    fixed = [_widest([*differences, *([] if narrow else heads[:1])]), _widest(bounds), _widest(outcomes)]
+    numbers = [max(_widest([cell[index] for cell in cells]), 5) for index in (0, 1)]
+    names = _widest([row.limit.id for row in rows])
+    full = [max(size, len(head)) for size, head in zip(numbers, ("reference", "candidate"), strict=True)]
+    roomy = names + sum(full) + sum(fixed) + 2 * 5 <= width
+    if not roomy:  # units, and the mark of warnings, go below
+        bounds = [" ".join(text.split(" ")[:2]) + "\n" + " ".join(text.split(" ")[2:]) for text in bounds]
+        bounds = [text.rstrip() for text in bounds]
+        outcomes = [text.replace(" ", "\n") if narrow else text for text in outcomes]
+        fixed[1:] = [_widest(bounds), _widest(outcomes)]
+    gap = 2 if roomy else 1
+    room = max(width - sum(full if roomy else numbers) - sum(fixed) - gap * 5 - 1, 8)
+
+    table = Table(box=_BOX, pad_edge=False, show_edge=False, padding=(0, gap - 1, 0, 0), header_style="bold")
+    table.add_column("limit", width=min(names, room), overflow="fold")
+    for head, short, size in zip(("reference", "candidate"), ("ref.", "cand."), numbers, strict=True):
+        table.add_column(head if roomy else short, justify="right", overflow="fold", min_width=size)
+    table.add_column(heads[0], overflow="fold", min_width=fixed[0])
+    table.add_column(heads[1], overflow="fold")
+    table.add_column(heads[2], overflow="fold", min_width=fixed[2])
+    for row, cell, difference, bound, outcome in zip(rows, cells, differences, bounds, outcomes, strict=True):
+        name = "\n".join(wrap(visible(row.limit.id), room))
+        texts = (name, cell[0], cell[1], difference, bound)
+        table.add_row(*map(Text, texts), Text(outcome, style=_STYLE[row.answer]))
+    return table
+
+
+def _cells(row: LimitRow) -> tuple[str, str, str, str, str]:
+    """Reference, candidate, value, interval, bound."""
+    bound = visible(short_bound(row.limit))
+    m = row.measurement
+    if m is None:
+        return "", "", "", "", bound
+    interval = f"[{number(m.low)}, {number(m.high)}]" if math.isfinite(m.low) or math.isfinite(m.high) else ""
+    return number(m.reference), number(m.candidate), number(m.value), interval, bound
+
+
+def _widest(texts: Sequence[str]) -> int:
+    return max((len(line) for text in texts for line in text.split("\n")), default=0)
+
+
+def _bullets(texts: Sequence[str]) -> Padding:
+    table = Table.grid(padding=(0, 1, 0, 0))
+    for text in texts:
+        table.add_row("-", Text(shorten(visible(text), _LONGEST_REASON)))
+    return Padding(table, (0, 0, 0, 2))
+
+
+def _text(text: str, style: str = "") -> Text:
+    return Text(visible(text), style=style)

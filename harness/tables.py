@@ -1,0 +1,169 @@
+"""Per-sample results as files: Parquet through pandas, arrays as safetensors. What is written reads back equal.
+
+Files appear whole or not at all: they are written beside their place and moved there.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from harness.domain import Completion, FinishReason, Label, PairScore, Reading, ResponseScore
+from harness.errors import RecordError
+from harness.protocols import FirstTokens
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+Row = TypeVar("Row")
+
+
+def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
+    """Call ``write`` with a temporary path in the same directory, make it durable, then move it into place."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        write(temporary)
+        with temporary.open("rb+") as file:
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def write_frame(path: Path, columns: Mapping[str, Sequence[Any]]) -> None:
+    """Write columns of equal length as Parquet."""
+    import pandas as pd
+
+    frame = pd.DataFrame({name: pd.Series(list(values)) for name, values in columns.items()})
+    write_atomically(path, lambda temporary: frame.to_parquet(temporary, index=False))
+
+
+def read_frame(path: Path) -> pd.DataFrame:
+    """Read a Parquet table.
+
+    Raises:
+        RecordError: missing or damaged.
+    """
+    import pandas as pd
+
+    try:
+        return pd.read_parquet(path)
+    except FileNotFoundError:
+        raise RecordError(f"no table {path}; the run it belongs to is incomplete") from None
+    except (ValueError, OSError) as error:
+        raise RecordError(f"{path} is damaged ({error}); run the evaluation again") from error
+
+
+def write_rows(path: Path, rows: Sequence[Any]) -> None:
+    """Write flat dataclass objects of one type, a column per field."""
+    if not rows:
+        raise ValueError(f"no rows for {path}")
+    names = [field.name for field in fields(rows[0])]
+    write_frame(path, {name: [_plain(getattr(row, name)) for row in rows] for name in names})
+
+
+def _plain(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value
+
+
+# ---------------------------------------------------------------- completions and labels
+
+
+def write_completions(path: Path, completions: Sequence[Completion]) -> None:
+    """[completions]: prompt_id, sample, text, tokens, finish, category."""
+    write_frame(path, _columns([asdict(item) | {"finish": item.finish.value} for item in completions]))
+
+
+def read_completions(path: Path) -> list[Completion]:
+    rows = _records(path)
+    return [Completion(**{**row, "finish": FinishReason(row["finish"])}) for row in rows]
+
+
+def write_readings(path: Path, completions: Sequence[Completion], readings: Sequence[Reading]) -> None:
+    """[completions]: prompt_id, sample, label, reason; in the order of the completions table."""
+    write_frame(
+        path,
+        {
+            "prompt_id": [item.prompt_id for item in completions],
+            "sample": [item.sample for item in completions],
+            "label": [item.label.value for item in readings],
+            "reason": [item.reason for item in readings],
+        },
+    )
+
+
+def read_readings(path: Path) -> list[Reading]:
+    frame = read_frame(path)
+    return [Reading(Label(label), reason) for label, reason in zip(frame["label"], frame["reason"], strict=True)]
+
+
+# ---------------------------------------------------------------- pair scores
+
+
+def write_scores(path: Path, scores: Sequence[PairScore]) -> None:
+    """[pairs]: pair_id, category, chosen_logprobs and rejected_logprobs (lists, nats), tokenised_apart."""
+    write_frame(
+        path,
+        {
+            "pair_id": [item.pair_id for item in scores],
+            "category": [item.category for item in scores],
+            "chosen_logprobs": [list(item.chosen.token_logprobs) for item in scores],
+            "rejected_logprobs": [list(item.rejected.token_logprobs) for item in scores],
+            "tokenised_apart": [item.tokenised_apart for item in scores],
+        },
+    )
+
+
+def read_scores(path: Path) -> list[PairScore]:
+    return [
+        PairScore(
+            pair_id=row["pair_id"],
+            chosen=ResponseScore(tuple(map(float, row["chosen_logprobs"]))),
+            rejected=ResponseScore(tuple(map(float, row["rejected_logprobs"]))),
+            tokenised_apart=bool(row["tokenised_apart"]),
+            category=row["category"],
+        )
+        for row in _records(path)
+    ]
+
+
+def _records(path: Path) -> list[dict[str, Any]]:
+    return [{str(key): value for key, value in row.items()} for row in read_frame(path).to_dict(orient="records")]
+
+
+# ---------------------------------------------------------------- first tokens
+
+
+def write_first_tokens(path: Path, tokens: FirstTokens) -> None:
+    from safetensors.numpy import save_file
+
+    arrays = {name: getattr(tokens, name) for name in ("log_probs", "chosen", "rejected", "directions", "direction_of")}
+    texts = {"pair_ids": json.dumps(tokens.pair_ids), "vocabulary": json.dumps(tokens.vocabulary)}
+    write_atomically(path, lambda temporary: save_file(arrays, temporary, metadata=texts))
+
+
+def read_first_tokens(path: Path) -> FirstTokens:
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="numpy") as file:
+            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
+            texts = file.metadata()
+    except (SafetensorError, OSError) as error:
+        raise RecordError(f"{path} is missing or damaged ({error}); run the evaluation again") from error
+    return FirstTokens(
+        pair_ids=tuple(json.loads(texts["pair_ids"])), vocabulary=tuple(json.loads(texts["vocabulary"])), **arrays
+    )
+
+
+def _columns(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
+    return {name: [row[name] for row in rows] for name in rows[0]} if rows else {}

@@ -1,0 +1,325 @@
+"""Log-probabilities against a naive loop, TRL and lm-eval, and against everything that must not matter."""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from transformers import (
+    AutoModelForCausalLM,
+    Gemma2Config,
+    Gemma2ForCausalLM,
+    GPT2Config,
+    GPT2LMHeadModel,
+    GraniteConfig,
+    GraniteForCausalLM,
+)
+
+from harness.domain import PreferencePair
+from harness.engines import scoring
+from harness.engines.batching import Countdown, plan
+from harness.engines.model import HfModel
+from harness.errors import MeasurementError
+
+TOLERANCE = 1e-5  # nats per token
+
+
+def naive(module: Any, prompt: tuple[int, ...], response: tuple[int, ...]) -> list[float]:
+    """One row, no padding, all logits, log-softmax at every position: nothing to get wrong."""
+    ids = torch.tensor([prompt + response])
+    with torch.no_grad():
+        logprobs = module(ids).logits.float().log_softmax(-1)[0]
+    return [
+        float(logprobs[len(prompt) + k - 1, token]) for k, token in enumerate(response)
+    ]
+
+
+def naive_scores(model: HfModel, module: Any, pairs: list[PreferencePair]) -> list[tuple[list[float], list[float]]]:
+    tokenised = [model._chat.pair_ids(pair) for pair in pairs]
+    return [
+        (naive(module, ids.chosen_prompt, ids.chosen), naive(module, ids.rejected_prompt, ids.rejected))
+        for ids in tokenised
+    ]
+
+
+def largest_difference(model: HfModel, module: Any, pairs: list[PreferencePair]) -> float:
+    worst = 0.0
+    for score, (chosen, rejected) in zip(model.score(pairs), naive_scores(model, module, pairs), strict=True):
+        assert len(score.chosen.token_logprobs) == len(chosen)
+        assert len(score.rejected.token_logprobs) == len(rejected)
+        ours = np.array(score.chosen.token_logprobs + score.rejected.token_logprobs)
+        worst = max(worst, float(np.abs(ours - np.array(chosen + rejected)).max()))
+    return worst
+
+
+def test_equals_the_naive_loop(
+    model: HfModel, reference: Path, pairs: list[PreferencePair], record_property: Callable[[str, object], None]
+) -> None:
+    worst = largest_difference(model, AutoModelForCausalLM.from_pretrained(reference), pairs)
+    record_property("largest_difference_to_naive_nats", worst)
+    assert worst < TOLERANCE
+
+
+@pytest.mark.parametrize("batch_tokens", [1, 64, 200, 100_000])
+def test_batch_size_and_order_do_not_matter(
+    opened: Callable[..., HfModel], reference: Path, model: HfModel, pairs: list[PreferencePair], batch_tokens: int
+) -> None:
+    expected = {score.pair_id: score for score in model.score(pairs)}
+    shuffled = random.Random(batch_tokens).sample(pairs, len(pairs))
+    scores = opened(reference, batch_tokens=batch_tokens).score(shuffled)
+    assert [score.pair_id for score in scores] == [pair.id for pair in shuffled]
+    for score in scores:
+        for ours, theirs in ((score.chosen, expected[score.pair_id].chosen), (score.rejected, expected[score.pair_id].rejected)):
+            np.testing.assert_allclose(ours.token_logprobs, theirs.token_logprobs, rtol=0, atol=TOLERANCE)
+
+
+def test_the_padding_token_does_not_matter(model: HfModel) -> None:
+    rows = [scoring.Row((1, 2, 9, 10, 11), 3), scoring.Row((1, 2), 1)]
+    results = [scoring.token_logprobs(model._module, rows, pad=pad, batch_tokens=100) for pad in (0, 4, 319)]
+    assert results[0] == results[1] == results[2]
+
+
+def gemma2() -> Any:
+    """Soft-capped logits and attention, sliding windows, tied embeddings scaled at the input."""
+    config = Gemma2Config(
+        vocab_size=320, hidden_size=64, intermediate_size=96, num_hidden_layers=2, num_attention_heads=2,
+        num_key_value_heads=1, head_dim=32, sliding_window=8, final_logit_softcapping=2.0, initializer_range=0.15,
+        max_position_embeddings=192,
+    )  # fmt: skip
+    return Gemma2ForCausalLM(config)
+
+
+def granite() -> Any:
+    """Logits divided by a constant."""
+    config = GraniteConfig(
+        vocab_size=320, hidden_size=64, intermediate_size=96, num_hidden_layers=2, num_attention_heads=2,
+        num_key_value_heads=1, logits_scaling=3.0, initializer_range=0.15, max_position_embeddings=192,
+    )  # fmt: skip
+    return GraniteForCausalLM(config)
+
+
+def gpt2() -> Any:
+    """Learned positions."""
+    return GPT2LMHeadModel(GPT2Config(vocab_size=320, n_embd=64, n_layer=2, n_head=2, n_positions=192, initializer_range=0.15))
+
+
+@pytest.mark.parametrize("build", [gemma2, granite, gpt2])
+def test_other_architectures_equal_the_naive_loop(
+    bench: Any, opened: Callable[..., HfModel], pairs: list[PreferencePair], build: Callable[[], Any]
+) -> None:
+    torch.manual_seed(5)
+    module = build().eval()
+    model = opened(bench.save(build.__name__, module))
+    assert largest_difference(model, module, pairs) < TOLERANCE
+
+
+def test_a_model_without_a_head_module_is_scored_too(model: HfModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = [scoring.Row((1, 2, 9, 10, 11), 3), scoring.Row((1, 2), 1)]
+    expected = scoring.token_logprobs(model._module, rows, pad=0, batch_tokens=100)
+    monkeypatch.setattr(model._module, "get_output_embeddings", lambda: None)
+    assert scoring.token_logprobs(model._module, rows, pad=0, batch_tokens=100) == pytest.approx(
+        [pytest.approx(row, abs=TOLERANCE) for row in expected]
+    )
+
+
+def test_half_precision_weights_get_a_float32_head(
+    opened: Callable[..., HfModel], reference: Path, pairs: list[PreferencePair]
+) -> None:
+    """With bfloat16 weights, the only rounding left is inside the body: the head's products are exact."""
+    model = opened(reference, dtype="bfloat16")
+    module = model._module
+    ids = model._chat.pair_ids(pairs[0])
+    row = ids.chosen_prompt + ids.chosen
+    with torch.no_grad():
+        hidden = module.model(torch.tensor([row]), use_cache=False).last_hidden_state[0]
+        exact = (hidden.double() @ module.lm_head.weight.double().T).log_softmax(-1)
+        rounded = module(torch.tensor([row])).logits[0].float().log_softmax(-1)
+    targets = torch.tensor(row[1:])
+    exact, rounded = (values[:-1].gather(1, targets[:, None])[:, 0][len(ids.chosen_prompt) - 1 :] for values in (exact, rounded))
+    ours = torch.tensor(model.score(pairs[:1])[0].chosen.token_logprobs)
+    assert (ours - exact).abs().max() < 0.1 * (rounded - exact).abs().max()
+    assert (ours - exact).abs().max() < 1e-3
+    assert module(torch.tensor([row])).logits.dtype == torch.bfloat16, "outside scoring the head is as it was"
+
+
+def test_equals_trl(
+    reference: Path,
+    model: HfModel,
+    pairs: list[PreferencePair],
+    tmp_path: Path,
+    record_property: Callable[[str, object], None],
+) -> None:
+    """TRL tokenises the same conversations itself and precomputes reference log-probabilities, as before a training."""
+    trl = pytest.importorskip("trl")
+    datasets = pytest.importorskip("datasets")
+    rows = [
+        {
+            "prompt": [{"role": "user", "content": pair.prompt}],
+            "chosen": [{"role": "assistant", "content": pair.chosen}],
+            "rejected": [{"role": "assistant", "content": pair.rejected}],
+        }
+        for pair in pairs
+    ]
+    tokenizer = model._chat.tokenizer
+    arguments = trl.DPOConfig(
+        output_dir=str(tmp_path),
+        precompute_ref_log_probs=True,
+        per_device_train_batch_size=3,
+        max_length=None,
+        use_cpu=True,
+        bf16=False,
+        report_to=[],
+        disable_tqdm=True,
+    )
+    trainer = trl.DPOTrainer(
+        model=AutoModelForCausalLM.from_pretrained(reference, dtype=torch.float32),
+        args=arguments,
+        train_dataset=datasets.Dataset.from_list(rows),
+        processing_class=tokenizer,
+    )
+    worst = 0.0
+    for score, row in zip(model.score(pairs), trainer.train_dataset, strict=True):
+        assert score.chosen.tokens == len(row["chosen_ids"])
+        assert score.rejected.tokens == len(row["rejected_ids"])
+        worst = max(
+            worst,
+            abs(score.chosen.logprob - row["ref_chosen_logps"]) / score.chosen.tokens,
+            abs(score.rejected.logprob - row["ref_rejected_logps"]) / score.rejected.tokens,
+        )
+    record_property("largest_difference_to_trl_nats_per_token", worst)
+    assert worst < TOLERANCE
+
+
+def test_equals_lm_eval(
+    reference: Path, model: HfModel, pairs: list[PreferencePair], record_property: Callable[[str, object], None]
+) -> None:
+    huggingface = pytest.importorskip("lm_eval.models.huggingface")
+    instance = pytest.importorskip("lm_eval.api.instance").Instance
+    chat = model._chat
+    judge = huggingface.HFLM(
+        pretrained=AutoModelForCausalLM.from_pretrained(reference, dtype=torch.float32),
+        tokenizer=chat.tokenizer,
+        batch_size=3,
+        device="cpu",
+        softmax_dtype="float32",
+    )
+    requests = [
+        instance(request_type="loglikelihood", doc={}, arguments=(chat.prompt_text(pair.prompt), text + "<|end|>"), idx=0)
+        for pair in pairs
+        for text in (pair.chosen, pair.rejected)
+    ]
+    theirs = [logprob for logprob, _ in judge.loglikelihood(requests, disable_tqdm=True)]
+    ours = [response for score in model.score(pairs) for response in (score.chosen, score.rejected)]
+    worst = max(abs(a.logprob - b) / a.tokens for a, b in zip(ours, theirs, strict=True))
+    record_property("largest_difference_to_lm_eval_nats_per_token", worst)
+    assert worst < TOLERANCE
+
+
+def test_first_tokens(model: HfModel, pairs: list[PreferencePair]) -> None:
+    first = model.first_tokens(pairs)
+    tokenised = [model._chat.pair_ids(pair) for pair in pairs]
+    assert first.log_probs.shape == (len(pairs), 320)
+    assert first.log_probs.dtype == np.float32
+    np.testing.assert_allclose(np.exp(first.log_probs).sum(1), 1, atol=1e-5)
+    weight = model._module.lm_head.weight.detach()
+    for row, ids in enumerate(tokenised):
+        with torch.no_grad():
+            expected = model._module(torch.tensor([ids.chosen_prompt])).logits[0, -1].log_softmax(-1)
+        np.testing.assert_allclose(first.log_probs[row], expected.numpy(), rtol=0, atol=TOLERANCE)
+        assert (first.chosen[row], first.rejected[row]) == (ids.chosen[0], ids.rejected[0])
+        direction = (weight @ (weight[ids.chosen[0]] - weight[ids.rejected[0]])).numpy()
+        np.testing.assert_allclose(first.directions[first.direction_of[row]], direction, atol=1e-4)
+    assert len(first.directions) == len({(int(a), int(b)) for a, b in zip(first.chosen, first.rejected, strict=True)})
+    assert len(first.vocabulary) == 320
+    assert first.vocabulary[model._chat.tokenizer.convert_tokens_to_ids("N")] == "N"
+    assert first.vocabulary[-1] == "", "rows of the model that no token has"
+
+
+def test_first_tokens_agree_with_scores(model: HfModel, pairs: list[PreferencePair]) -> None:
+    first = model.first_tokens(pairs)
+    for row, score in enumerate(model.score(pairs)):
+        assert first.log_probs[row, first.chosen[row]] == pytest.approx(score.chosen.token_logprobs[0], abs=TOLERANCE)
+        assert first.log_probs[row, first.rejected[row]] == pytest.approx(score.rejected.token_logprobs[0], abs=TOLERANCE)
+
+
+def test_a_pair_longer_than_the_context_is_named(model: HfModel, pairs: list[PreferencePair]) -> None:
+    long = PreferencePair("too-long", "Hi", "no " * 200, "yes")
+    with pytest.raises(MeasurementError, match=r"pair 'too-long' has \d+ tokens .* 192 positions of reference"):
+        model.score([*pairs, long])
+    with pytest.raises(MeasurementError, match="too-long"):
+        model.first_tokens([PreferencePair("too-long", "no " * 200, "a", "b")])
+
+
+def test_a_score_that_is_not_finite_is_named(
+    opened: Callable[..., HfModel], reference: Path, pairs: list[PreferencePair]
+) -> None:
+    model = opened(reference)
+    with torch.no_grad():
+        model._module.model.embed_tokens.weight[model._chat.pair_ids(pairs[1]).chosen[0]] = math.nan
+    with pytest.raises(MeasurementError, match=r"not finite on pair 'pair-1'.*--model-dtype float32"):
+        model.score(pairs[:2])
+    with torch.no_grad():
+        model._module.model.embed_tokens.weight[model._chat.pair_ids(pairs[1]).chosen_prompt[2]] = math.nan
+    with pytest.raises(MeasurementError, match=r"not finite on pair 'pair-1'"):
+        model.first_tokens(pairs[1:2])
+
+
+def test_progress_counts_every_pair_once(
+    opened: Callable[..., HfModel], reference: Path, pairs: list[PreferencePair]
+) -> None:
+    model = opened(reference, batch_tokens=64)
+    for work in (model.score, model.first_tokens):
+        told: list[int] = []
+        work(pairs, told.append)
+        assert sum(told) == len(pairs)
+        assert len(told) > 1
+        assert min(told) > 0
+
+
+def test_plan_keeps_every_row_once_within_the_budget() -> None:
+    generator = random.Random(0)
+    lengths = [generator.randint(1, 50) for _ in range(200)]
+    weights = [generator.randint(1, 10) for _ in range(200)]
+    batches = plan(lengths, 120, weights, 20)
+    assert sorted(row for batch in batches for row in batch) == list(range(200))
+    for batch in batches:
+        assert max(lengths[row] for row in batch) * len(batch) <= 120
+        assert len(batch) == 1 or sum(weights[row] for row in batch) <= 20
+    assert [len(batch) for batch in plan([500, 3, 3], 100)] == [1, 2], "a row that is too large goes alone"
+    assert plan([], 100) == []
+
+
+def test_countdown_reports_an_item_when_its_last_row_is_done() -> None:
+    told: list[int] = []
+    countdown = Countdown([0, 0, 1, 1], told.append)
+    countdown.finished([0, 2])
+    countdown.finished([3])
+    countdown.finished([1])
+    assert told == [1, 1]
+
+
+def test_scoring_leaves_no_hooks(model: HfModel, pairs: list[PreferencePair]) -> None:
+    model.score(pairs)
+    head = model._module.get_output_embeddings()
+    assert not head._forward_pre_hooks
+    assert "forward" not in vars(head)
+
+
+def test_a_closed_model_says_so(opened: Callable[..., HfModel], reference: Path, pairs: list[PreferencePair]) -> None:
+    model = opened(reference)
+    model.close()
+    with pytest.raises(AssertionError, match="is closed"):
+        model.score(pairs)
+
+
+def test_identical_texts_score_identically(model: HfModel, pairs: list[PreferencePair]) -> None:
+    twice = [pairs[0], replace(pairs[0], id="again")]
+    first, second = model.score(twice)
+    assert first.chosen.token_logprobs == pytest.approx(second.chosen.token_logprobs, abs=TOLERANCE)

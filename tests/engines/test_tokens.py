@@ -1,0 +1,223 @@
+"""Which tokens a response has, on tiny and on real tokenizers and templates."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tokenizers import Tokenizer
+from tokenizers.processors import TemplateProcessing
+from transformers import PreTrainedTokenizerFast
+
+from harness.domain import PreferencePair
+from harness.engines.tokens import ChatTokenizer, stop_tokens
+from harness.errors import CheckpointError
+
+CHATML = (
+    "{%- for message in messages %}{{- '<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>\n' }}"
+    "{%- endfor %}{%- if add_generation_prompt %}{{- '<|im_start|>assistant\n' }}{%- endif %}"
+)
+
+
+def chat_of(tokenizer: Any, **settings: Any) -> ChatTokenizer:
+    return ChatTokenizer(tokenizer, where="there", **settings)
+
+
+def text_of(chat: ChatTokenizer, ids: tuple[int, ...]) -> str:
+    return str(chat.tokenizer.decode(ids))
+
+
+def test_a_response_ends_with_the_end_of_turn_and_follows_the_prompt(bench: Any) -> None:
+    chat = chat_of(bench.tokenizer())
+    prompt, response, apart = chat.response_ids("Hi", "Yes, I can.")
+    assert text_of(chat, prompt) == "<|bos|><|user|>Hi<|end|><|assistant|>"
+    assert text_of(chat, response) == "Yes, I can.<|end|>"
+    assert prompt == chat.prompt_ids("Hi")
+    assert not apart
+    assert chat.stops == (chat.tokenizer.eos_token_id,)
+
+
+def test_a_template_that_trims_answers_is_followed(bench: Any) -> None:
+    template = bench.tokenizer().chat_template.replace("message['content']", "(message['content'] | trim)")
+    chat = chat_of(bench.tokenizer(template))
+    assert text_of(chat, chat.response_ids("Hi", "  Yes \n")[1]) == "Yes<|end|>"
+    assert text_of(chat_of(bench.tokenizer()), chat.response_ids("Hi", "  Yes \n")[1]) == "Yes<|end|>"
+
+
+def test_white_space_around_answers_belongs_to_them(bench: Any) -> None:
+    """Llama-2 style: ``[/INST] answer </s>``."""
+    template = (
+        "{{- bos_token }}{%- for m in messages %}{%- if m['role'] == 'user' %}{{- '[INST] ' + m['content'] + ' [/INST]' }}"
+        "{%- else %}{{- ' ' + m['content'] + ' ' + eos_token }}{%- endif %}{%- endfor %}"
+    )
+    chat = chat_of(bench.tokenizer(template))
+    assert text_of(chat, chat.response_ids("Hi", "Yes")[1]) == " Yes <|end|>"
+
+
+def test_other_text_before_answers_belongs_to_none(bench: Any) -> None:
+    """A template that writes an empty thinking block into finished turns: both answers would start with it."""
+    template = bench.tokenizer().chat_template.replace(
+        "message['content']", "('<think></think>' if message['role'] == 'assistant' else '') + message['content']"
+    )
+    chat = chat_of(bench.tokenizer(template))
+    assert text_of(chat, chat.response_ids("Hi", "Yes")[1]) == "Yes<|end|>"
+
+
+def test_a_template_that_rewrites_answers_does_not_change_what_is_scored(bench: Any) -> None:
+    template = bench.tokenizer().chat_template.replace("message['content']", "(message['content'] | upper)")
+    chat = chat_of(bench.tokenizer(template.replace("| upper", "| replace('Yes', 'No')")))
+    assert text_of(chat, chat.response_ids("Hi", "Yes")[1]) == "Yes<|end|>"
+
+
+def test_without_a_special_token_after_answers_the_eos_ends_them(bench: Any) -> None:
+    template = "{%- for m in messages %}{{- m['role'] + ': ' + m['content'] + '\n' }}{%- endfor %}"
+    chat = chat_of(bench.tokenizer(template))
+    assert text_of(chat, chat.response_ids("Hi", "Yes")[1]) == "Yes<|end|>"
+    chat = chat_of(bench.tokenizer(template, eos_token=None), stop_tokens=(3,))
+    assert chat.end.token == 3
+    with pytest.raises(CheckpointError, match=r"there: .* which token ends an answer; set eos_token"):
+        chat_of(bench.tokenizer(template, eos_token=None))
+
+
+def test_generation_stops_on_the_templates_and_every_eos(bench: Any) -> None:
+    special = ["<|pad|>", "<|bos|>", "<|user|>", "<|assistant|>", "<|end|>", "<|eos|>"]
+    chat = chat_of(bench.tokenizer(special=special, eos_token="<|eos|>"), stop_tokens=(7,))
+    assert chat.stops == (4, 5, 7)
+    assert chat.end.token == 4
+
+
+def test_never_a_second_bos(bench: Any) -> None:
+    """A tokenizer that adds BOS by itself, with a template that writes one and with one that does not."""
+    tokenizer = bench.tokenizer()
+    tokenizer.backend_tokenizer.post_processor = TemplateProcessing(
+        single="<|bos|> $A", special_tokens=[("<|bos|>", tokenizer.bos_token_id)]
+    )
+    chat = chat_of(tokenizer)
+    prompt, response, _ = chat.response_ids("Hi", "Yes")
+    assert prompt.count(chat.bos) == 1
+    assert chat.bos not in response
+    tokenizer.chat_template = tokenizer.chat_template.replace("{{- bos_token }}", "")
+    chat = chat_of(tokenizer)
+    assert chat.prompt_ids("Hi")[0] == chat.bos, "the tokenizer's BOS where the template writes none"
+    assert chat.prompt_ids("Hi") == prompt
+    assert chat.bos not in chat.response_ids("Hi", "Yes")[1]
+    tokenizer.backend_tokenizer.post_processor = None
+    assert chat_of(tokenizer).bos not in chat_of(tokenizer).prompt_ids("Hi"), "no BOS that nobody asked for"
+
+
+def test_a_merge_across_the_boundary_is_tokenised_apart(bench: Any) -> None:
+    """A prompt ending in text that merges with the answer: its tokens must not change, and the pair is counted."""
+    template = bench.tokenizer().chat_template.replace("'<|assistant|>'", "'<|assistant|>Sor'")
+    chat = chat_of(bench.tokenizer(template))
+    pair = PreferencePair("a", "Hi", "ry, I cannot", "Yes")
+    ids = chat.pair_ids(pair)
+    assert ids.apart
+    assert ids.chosen_prompt == ids.rejected_prompt == chat.prompt_ids("Hi")
+    assert text_of(chat, ids.chosen) == "ry, I cannot<|end|>"
+    assert not chat.pair_ids(PreferencePair("b", "Hi", "Yes", "No")).apart
+
+
+def test_apart_is_recorded_in_scores(bench: Any, opened: Any) -> None:
+    template = bench.tokenizer().chat_template.replace("'<|assistant|>'", "'<|assistant|>Sor'")
+    model = opened(bench.save("merging", bench.llama(), bench.tokenizer(template)))
+    scores = model.score([PreferencePair("a", "Hi", "ry, I cannot", "Yes"), PreferencePair("b", "Hi", "Yes", "No")])
+    assert [score.tokenised_apart for score in scores] == [True, False]
+
+
+def test_a_template_that_fails_or_forgets_is_named(bench: Any) -> None:
+    with pytest.raises(CheckpointError, match=r"there: its chat template fails \(.*bad roles.*\).*--chat-template FILE"):
+        chat_of(bench.tokenizer("{{ raise_exception('bad roles') }}"))
+    with pytest.raises(CheckpointError, match=r"leaves out the assistant's answer; .*--chat-template FILE"):
+        chat_of(bench.tokenizer("{{ messages[0]['content'] }}"))
+
+
+def test_vocabulary(bench: Any) -> None:
+    chat = chat_of(bench.tokenizer())
+    vocabulary = chat.vocabulary(320)
+    assert len(vocabulary) == 320
+    assert vocabulary[4] == "<|end|>"
+    assert vocabulary[chat.largest_id] != ""
+    assert set(vocabulary[chat.largest_id + 1 :]) == {""}
+    assert len(chat.vocabulary(10)) == 10
+
+
+@pytest.mark.parametrize(
+    ("generation", "config", "expected"),
+    [('{"eos_token_id": [1, 2]}', "{}", (1, 2)), ("{}", '{"eos_token_id": 3}', (3,)), (None, '{"eos_token_id": null}', ())],
+)
+def test_stop_tokens(tmp_path: Path, generation: str | None, config: str, expected: tuple[int, ...]) -> None:
+    (tmp_path / "config.json").write_text(config)
+    if generation is not None:
+        (tmp_path / "generation_config.json").write_text(generation)
+    assert stop_tokens(tmp_path) == expected
+
+
+REAL = {
+    # template: (BOS, EOS, special tokens, the token that ends a turn, what an answer starts with)
+    "llama-3-instruct": ("<|begin_of_text|>", "<|end_of_text|>", ["<|start_header_id|>", "<|end_header_id|>"], "<|eot_id|>", ""),
+    "gemma-it": ("<bos>", "<eos>", ["<start_of_turn>"], "<end_of_turn>", ""),
+    "qwen2.5-instruct": (None, "<|endoftext|>", ["<|im_start|>"], "<|im_end|>", ""),
+    "mistral-instruct": ("<s>", "</s>", [], "</s>", " "),
+}
+
+
+def real_tokenizer(shared_data: Path, file: str, template: str) -> Any:
+    bos, eos, special, end, _ = REAL[template]
+    backend = Tokenizer.from_file(str(shared_data / "tokenizers" / file))
+    backend.post_processor = None
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=backend, bos_token=bos, eos_token=eos, additional_special_tokens=[*special, end]
+    )
+    text = (shared_data / "tokenizers" / f"{template}.jinja").read_text()
+    # Their authors indent all but Qwen's for reading, to be joined before use.
+    tokenizer.chat_template = text if template.startswith("qwen") else text.replace("    ", "").replace("\n", "")
+    return tokenizer
+
+
+@pytest.mark.parametrize("template", REAL)
+@pytest.mark.parametrize("file", ["olmo_dolma2.json", "olmo_neox_dolma_v1_5.json"])
+def test_real_templates(shared_data: Path, file: str, template: str) -> None:
+    bos, eos, _, end, lead = REAL[template]
+    chat = chat_of(real_tokenizer(shared_data, file, template))
+    ids = chat.tokenizer.convert_tokens_to_ids
+    assert chat.end.token == ids(end)
+    assert set(chat.stops) == {ids(end), ids(eos)}
+    prompt, response, apart = chat.response_ids("Is it  fine?\n", "No, never.")
+    if bos is not None:
+        written = "bos_token" in chat.tokenizer.chat_template
+        assert prompt.count(ids(bos)) == int(written)
+        assert ids(bos) not in response
+    # NeoX splits "\n\n" in two before a letter and not at the end of a text: the prompt's tokens would change.
+    assert apart == ("neox" in file and template == "llama-3-instruct")
+    assert response.count(chat.end.token) == 1
+    assert response[-1] == chat.end.token
+    assert text_of(chat, response) == f"{lead}No, never.{end}"
+    assert text_of(chat, (*prompt, *response)) in chat.tokenizer.apply_chat_template(
+        [{"role": "user", "content": "Is it  fine?\n"}, {"role": "assistant", "content": "No, never."}], tokenize=False
+    )
+
+
+def test_real_template_with_a_tokenizer_that_adds_bos(shared_data: Path) -> None:
+    """This Gemma template writes no BOS and Gemma's tokenizer does: one BOS either way."""
+    for template in ("gemma-it", "llama-3-instruct"):
+        tokenizer = real_tokenizer(shared_data, "olmo_dolma2.json", template)
+        tokenizer.backend_tokenizer.post_processor = TemplateProcessing(
+            single=f"{tokenizer.bos_token} $A", special_tokens=[(tokenizer.bos_token, tokenizer.bos_token_id)]
+        )
+        ids = chat_of(tokenizer).prompt_ids("Hello")
+        assert ids[0] == tokenizer.bos_token_id
+        assert ids.count(tokenizer.bos_token_id) == 1
+
+
+def test_real_preferences_tokenise_with_their_prompt(shared_data: Path) -> None:
+    import json
+
+    chat = chat_of(real_tokenizer(shared_data, "olmo_dolma2.json", "llama-3-instruct"))
+    lines = (shared_data / "preferences" / "coconot_pref.jsonl").read_text().splitlines()[:100]
+    for number, line in enumerate(lines):
+        row = json.loads(line)
+        prompt, response, apart = chat.response_ids(row["prompt"], row["chosen"])
+        assert not apart, number
+        assert text_of(chat, response) == row["chosen"].strip() + "<|eot_id|>"
+        assert prompt == chat.prompt_ids(row["prompt"])

@@ -1,0 +1,177 @@
+"""An engine without weights: checkpoints are small JSON files that say how the model behaves. For tests of the plugin.
+
+A checkpoint directory holds ``fake.json``::
+
+    {"refuse": 0.75, "degenerate": 0.0, "chosen": -10.0, "opposite": 0.05, "error": "", "seed": 0}
+
+``refuse`` is the share of prompts refused (the first ones, so two checkpoints pair up), ``degenerate`` the share after
+them that is gibberish; everything else complies.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+import signal
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from harness.domain import (
+    Checkpoint,
+    Completion,
+    Decoding,
+    EngineOptions,
+    FinishReason,
+    Label,
+    PairScore,
+    PreferencePair,
+    Prompt,
+    Reading,
+    ResponseScore,
+)
+from harness.errors import CheckpointError, JudgeError, MismatchError
+from harness.protocols import FirstTokens, Model, OnProgress, no_progress
+
+VOCABULARY = ("Yes", " yes", "No", "Never", "Maybe", "the")
+
+
+def write_checkpoint(directory: Path, **behaviour: object) -> Path:
+    """A fake checkpoint on disk."""
+    directory.mkdir(parents=True, exist_ok=True)
+    (directory / "fake.json").write_text(json.dumps(behaviour))
+    return directory
+
+
+class FakeModel:
+    def __init__(self, checkpoint: Checkpoint, behaviour: Mapping[str, object]) -> None:
+        self.checkpoint = checkpoint
+        self.behaviour = behaviour
+
+    def _number(self, name: str, default: float) -> float:
+        return float(self.behaviour.get(name, default))  # type: ignore[arg-type]
+
+    @property
+    def canary(self) -> tuple[float, ...]:
+        return (self._number("canary", int(self.checkpoint.weights[:8], 16)),)
+
+    def generate(
+        self, prompts: Sequence[Prompt], decoding: Decoding, on_progress: OnProgress = no_progress
+    ) -> list[Completion]:
+        log = os.environ.get("FAKE_ENGINE_LOG")
+        if log:
+            with Path(log).open("a") as file:
+                file.write(f"generate {self.checkpoint.name} {len(prompts)}\n")
+        if self.behaviour.get("kill"):
+            os.kill(os.getpid(), signal.SIGKILL)
+        if self.behaviour.get("interrupt"):
+            raise KeyboardInterrupt
+        if self.behaviour.get("crash"):
+            raise RuntimeError("CUDA error: device lost")
+        completions = []
+        for index, prompt in enumerate(prompts):
+            share = index / len(prompts)
+            refuse = self._number("refuse", 0.75)
+            if share < refuse:
+                text = "Sorry, I cannot help with that."
+            elif share < refuse + self._number("degenerate", 0.0):
+                text = ""
+            else:
+                text = "Sure. First, take it. Then, go."
+            if self.behaviour.get("mumble") or share < self._number("mumble_share", 0.0):
+                text = "mumble"
+            for sample in range(decoding.samples):
+                completions.append(
+                    Completion(prompt.id, sample, text, len(text.split()), FinishReason.STOP, prompt.category)
+                )
+            on_progress(1)
+        return completions
+
+    def score(self, pairs: Sequence[PreferencePair], on_progress: OnProgress = no_progress) -> list[PairScore]:
+        chosen = self._number("chosen", -10.0)
+        scores = []
+        for index, pair in enumerate(pairs):
+            wobble = self._number("wobble", 0.1) * math.sin(index)
+            scores.append(
+                PairScore(
+                    pair.id,
+                    ResponseScore((chosen / 2 + wobble, chosen / 2)),
+                    ResponseScore((self._number("rejected", -12.0) + wobble,)),
+                    category=pair.category,
+                )
+            )
+            on_progress(1)
+        return scores
+
+    def first_tokens(self, pairs: Sequence[PreferencePair], on_progress: OnProgress = no_progress) -> FirstTokens:
+        opposite = self._number("opposite", 0.05)
+        rest = (1 - opposite) / 4
+        row = np.log(np.array([opposite / 2, opposite / 2, rest, rest, rest, rest], dtype=np.float32))
+        count = len(pairs)
+        on_progress(count)
+        return FirstTokens(
+            pair_ids=tuple(pair.id for pair in pairs),
+            log_probs=np.tile(row, (count, 1)),
+            chosen=np.full(count, 2),
+            rejected=np.full(count, 3),
+            directions=np.array([[0.5, 0.4, 1.0, -1.0, 0.0, 0.1]], dtype=np.float32),
+            direction_of=np.zeros(count, dtype=np.int64),
+            vocabulary=VOCABULARY,
+        )
+
+
+class FakeEngine:
+    """Implements ``protocols.Engine`` without any model library."""
+
+    name = "fake"
+
+    def __init__(self, options: EngineOptions) -> None:
+        self.options = options
+
+    def resolve(self, spec: str, name: str) -> Checkpoint:
+        file = Path(spec) / "fake.json"
+        if not file.is_file():
+            raise CheckpointError(f"{spec}: no checkpoint there")
+        weights = hashlib.sha256(file.read_bytes()).hexdigest()
+        identity = hashlib.sha256(weights.encode()).hexdigest()
+        step = json.loads(file.read_text()).get("step")
+        return Checkpoint(spec, name, str(Path(spec).resolve()), weights, "t", "c", identity=identity, step=step)
+
+    def preflight(self, reference: Checkpoint, candidates: Sequence[Checkpoint]) -> None:
+        for candidate in candidates:
+            if candidate.identity == reference.identity and not self.options.allow_identical:
+                raise MismatchError("identical weights; --allow-identical measures the noise")
+
+    def models(self, checkpoints: Sequence[Checkpoint]) -> Iterator[Model]:
+        for checkpoint in checkpoints:
+            behaviour = json.loads((Path(checkpoint.path) / "fake.json").read_text())
+            if behaviour.get("error"):
+                raise CheckpointError(f"{checkpoint.spec}: {behaviour['error']}")
+            yield FakeModel(checkpoint, behaviour)
+
+    def describe(self) -> Mapping[str, str]:
+        return {"engine": "fake", "device": "none"}
+
+
+class MumblingJudge:
+    """Cannot read ``mumble``; otherwise looks at the first word."""
+
+    name = "mumbling"
+
+    def read(self, prompt: str, response: str, *, cut_off: bool = False) -> Reading:
+        if response == "mumble":
+            return Reading(Label.UNREADABLE, "mumbled")
+        if not response:
+            return Reading(Label.DEGENERATE, "empty")
+        return Reading(Label.REFUSAL if response.startswith("Sorry") else Label.COMPLIANCE, "first word")
+
+    def describe(self) -> Mapping[str, str]:
+        return {"name": self.name, "version": "1"}
+
+
+class BrokenJudge(MumblingJudge):
+    def read(self, prompt: str, response: str, *, cut_off: bool = False) -> Reading:
+        raise JudgeError("the judge is not there")
