@@ -1,31 +1,25 @@
-"""pytest's side: options, fixtures, ``check``, the gate at session end, the terminal summary.
+"""pytest's side: options, cases, fixtures and ``check``.
 
 A case marked ``@pytest.mark.limits("metric", ...)`` is run once for each limit of the policy on one of these metrics
-and for each candidate. It measures, and hands the measurement to ``check``. What the cases answered travels on their
-reports (so it survives pytest-xdist), and at the end of the session the gate decides from all of it.
+and for each candidate. It measures, and hands the measurement to ``check``. What happens before the first case and
+after the last one stands in ``session.py``.
 """
 
 from __future__ import annotations
 
 import json
-import os
-import re
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from datetime import datetime
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from harness import corpus, engines, gate, judges, policy, record, work
-from harness.domain import Checkpoint, EngineOptions, Finding, Lexicon, Limit, Measurement, Outcome
+from harness import engines, judges, policy, record, work
+from harness.domain import EngineOptions, Finding, Lexicon, Limit, Measurement, Outcome
 from harness.errors import HarnessError, OptionError
 from harness.protocols import Engine, Judge, OnProgress
+from harness.session import CASE, FINDING, Case, Gatekeeper, Run, case_of, name_checkpoints
 
-CASE = "harness-case"
-FINDING = "harness-finding"
 _EXAMPLES = 5
 
 # ---------------------------------------------------------------- options
@@ -56,47 +50,6 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--run-dir", default="reports", metavar="DIR", help="where run directories land (default: reports)")
     group.addoption("--run-name", default="", metavar="NAME", help="name of the run (default: time and candidate)")
     parser.addini("policy", "the policy file, relative to the root directory", default="evals/policy.yaml")
-
-
-# ---------------------------------------------------------------- one evaluation run
-
-
-@dataclass(frozen=True, slots=True)
-class Case:
-    """One limit to be answered for one candidate (by its name within the run)."""
-
-    candidate: str
-    limit: Limit
-
-
-@dataclass(eq=False)
-class Run:
-    """The state of an evaluation run, on the controller and on every worker."""
-
-    config: pytest.Config
-    policy: policy.Policy
-    options: EngineOptions
-    engine: Engine
-    judge: Judge | None
-    specs: dict[str, str]
-    """candidate name -> as the user wrote it."""
-    reference: Checkpoint | None = None
-    candidates: tuple[Checkpoint, ...] = ()
-    corpora: dict[str, Any] = field(default_factory=dict)
-    directory: Path = Path()
-    started: datetime = field(default_factory=record.now)
-    git: dict[str, str] = field(default_factory=dict)
-    selected: list[Case] = field(default_factory=list)
-    findings: list[Finding] = field(default_factory=list)
-    reports: dict[tuple[str, str], str] = field(default_factory=dict)
-    """(candidate, limit id) -> why there is no finding, where a report says."""
-    written: record.RunRecord | None = None
-    trouble: list[str] = field(default_factory=list)
-    """What went wrong beside the measurements (an unwritable report, ...)."""
-
-    @property
-    def collect_only(self) -> bool:
-        return bool(self.config.option.collectonly)
 
 
 RUN = pytest.StashKey[Run]()
@@ -140,8 +93,9 @@ def _start(config: pytest.Config) -> Run:
         judge = judges.create(option.judge, source.options if source and source.name == option.judge else {})
     elif source:
         judge = judges.create(source.name, source.options)
-    specs = dict(zip(_names(option.candidate, option.reference), option.candidate, strict=True))
-    return Run(config, plan, options, engines.create(option.engine, options), judge, specs)
+    reference_name, names = name_checkpoints(option.reference, option.candidate)
+    specs = dict(zip(names, option.candidate, strict=True))
+    return Run(config, plan, options, engines.create(option.engine, options), judge, specs, reference_name)
 
 
 def _policy(config: pytest.Config) -> policy.Policy:
@@ -150,31 +104,6 @@ def _policy(config: pytest.Config) -> policy.Policy:
         path = config.invocation_params.dir / given if given else config.rootpath / config.getini("policy")
         config.stash[POLICY] = policy.load(path)
     return config.stash[POLICY]
-
-
-def _names(specs: Sequence[str], reference: str) -> list[str]:
-    """Short unique names that are safe in file names; as few path components as tell the candidates apart.
-
-    Raises:
-        OptionError: one candidate given twice.
-    """
-    if len(set(map(_normal, specs))) < len(specs):
-        raise OptionError("one --candidate is given twice; each needs a verdict of its own")
-    parts = [[part for part in re.split(r"[/\\]+", _normal(spec)) if part not in {"", "."}] for spec in specs]
-    taken = _clean(_normal(reference).split("/")[-1])
-    for depth in range(1, max(map(len, parts)) + 1):
-        names = [_clean("-".join(item[-depth:])) for item in parts]
-        if len(set(names)) == len(names):
-            return [f"candidate-{name}" if name == taken or name == "corpora" else name for name in names]
-    return [f"{_clean(item[-1])}-{number}" for number, item in enumerate(parts, start=1)]
-
-
-def _normal(spec: str) -> str:
-    return os.path.normpath(spec) if Path(spec).exists() else spec.rstrip("/")
-
-
-def _clean(text: str) -> str:
-    return re.sub(r"[^A-Za-z0-9._@-]+", "-", text).strip("-.") or "checkpoint"
 
 
 # ---------------------------------------------------------------- cases
@@ -202,18 +131,12 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     metafunc.parametrize("case", cases or [None], ids=ids or ["no-limit"], indirect=True)
 
 
-def _case_of(item: pytest.Item) -> Case | None:
-    callspec = getattr(item, "callspec", None)
-    case = callspec.params.get("case") if callspec else None
-    return case if isinstance(case, Case) else None
-
-
 @pytest.hookimpl(wrapper=True)
 def pytest_pycollect_makeitem() -> Generator[None, Any, Any]:
     """Leave out functions the policy has no limit for."""
     made = yield
     if isinstance(made, list):
-        return [item for item in made if item.get_closest_marker("limits") is None or _case_of(item) is not None]
+        return [item for item in made if item.get_closest_marker("limits") is None or case_of(item) is not None]
     return made
 
 
@@ -221,7 +144,7 @@ def pytest_pycollect_makeitem() -> Generator[None, Any, Any]:
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Tell each case's report which limit it answers."""
     for item in items:
-        if case := _case_of(item):
+        if case := case_of(item):
             if RUN not in config.stash and not config.option.collectonly:
                 raise pytest.UsageError(
                     "these cases compare two checkpoints: give --candidate CKPT --reference CKPT "
@@ -343,7 +266,7 @@ def _properties(finding: Finding) -> Iterator[tuple[str, object]]:
 @pytest.hookimpl(wrapper=True)
 def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> Generator[None, object, object]:
     """What could not be measured is INVALID, in one line, instead of a traceback."""
-    case = _case_of(pyfuncitem)
+    case = case_of(pyfuncitem)
     try:
         return (yield)
     except HarnessError as error:
@@ -371,226 +294,3 @@ def _progress(config: pytest.Config) -> work.Progress:
             yield lambda count: progress.advance(task, count)
 
     return bar
-
-
-# ---------------------------------------------------------------- the gate
-
-
-class Gatekeeper:
-    """Collects what the cases answered, and decides at the end of the session."""
-
-    def __init__(self, run: Run) -> None:
-        self.run = run
-        self.worker: dict[str, Any] | None = getattr(run.config, "workerinput", None)
-
-    # ------------------------------------------------------------ before the first case
-
-    @pytest.hookimpl(tryfirst=True)
-    def pytest_sessionstart(self) -> None:
-        """Everything that can be known to be wrong before long work is an error now."""
-        run = self.run
-        if run.collect_only:
-            return
-        try:
-            self._prepare()
-        except HarnessError as error:
-            raise pytest.UsageError(str(error)) from None
-
-    def _prepare(self) -> None:
-        run = self.run
-        run.candidates = tuple(run.engine.resolve(spec, name) for name, spec in run.specs.items())
-        taken = {item.name for item in run.candidates}
-        name = _clean(_normal(run.config.option.reference).split("/")[-1])
-        run.reference = run.engine.resolve(run.config.option.reference, f"reference-{name}" if name in taken else name)
-        run.corpora = dict(work.load_corpora(run.policy))
-        if run.policy.lexicon is not None:
-            corpus.load_lexicon(run.policy.root / run.policy.lexicon)
-        if self.worker is not None:
-            run.directory = Path(self.worker["harness_directory"])
-            return
-        for checkpoint in (run.reference, *run.candidates):
-            corpus.verify_directory(Path(checkpoint.path))
-        run.engine.preflight(run.reference, run.candidates)
-        parent = run.config.invocation_params.dir / run.config.option.run_dir
-        stamp = f"{run.started:%Y%m%dT%H%M%S}-{next(iter(run.specs))}"
-        name = run.config.option.run_name or stamp
-        if _clean(name) != name:
-            raise OptionError(f"--run-name {name!r}: use letters, digits, '.', '_', '@' and '-' only")
-        record.claim(parent / name)
-        run.directory = parent / name
-        run.git = record.git_state(run.config.rootpath)
-        work.write_corpora(run.directory, run.corpora)
-
-    @pytest.hookimpl(optionalhook=True)
-    def pytest_configure_node(self, node: Any) -> None:
-        """pytest-xdist: tell each worker where the run's directory is."""
-        node.workerinput["harness_directory"] = str(self.run.directory)
-
-    def pytest_collection_finish(self, session: pytest.Session) -> None:
-        self.run.selected = [case for item in session.items if (case := _case_of(item)) is not None]
-
-    def pytest_deselected(self, items: Sequence[pytest.Item]) -> None:
-        for item in items:
-            if case := _case_of(item):
-                self.run.reports[case.candidate, case.limit.id] = "deselected"
-
-    def pytest_report_header(self) -> list[str]:
-        run = self.run
-        lines = [f"policy: {run.policy.path} ({run.policy.digest[:12]}, {len(run.policy.limits)} limits)"]
-        if run.reference is not None:
-            for role, item in (("reference", run.reference), *(("candidate", item) for item in run.candidates)):
-                lines.append(f"{role}: {item.spec} ({item.short}{', adapter on ' + item.base if item.base else ''})")
-            lines.append("engine: " + ", ".join(f"{k} {v}" for k, v in run.engine.describe().items()))
-            judge = run.judge.describe() if run.judge else {"name": "none"}
-            lines.append("judge: " + ", ".join(f"{k} {v}" for k, v in judge.items()))
-            lines.append(f"run: {run.directory}")
-        return lines
-
-    # ------------------------------------------------------------ while cases run
-
-    @pytest.hookimpl(tryfirst=True)
-    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        """Take what the case answered off its report; a PASS counts only where the case itself passed."""
-        if self.worker is not None:
-            return
-        properties = dict(report.user_properties)
-        key = tuple(json.loads(str(properties[CASE]))) if CASE in properties else None
-        finding = record.load_finding(str(properties[FINDING])) if FINDING in properties else None
-        report.user_properties = [item for item in report.user_properties if item[0] not in {CASE, FINDING}]
-        if key is None:
-            return
-        run = self.run
-        if finding is not None and report.when == "call":
-            if finding.outcome is Outcome.PASS and (not report.passed or hasattr(report, "wasxfail")):
-                run.reports[key] = f"its case did not pass: {_why(report)}"
-            else:
-                run.findings.append(finding)
-        elif report.when == "teardown" and not report.passed:
-            run.findings = [item for item in run.findings if (item.candidate, item.limit.id) != key]
-            run.reports[key] = f"its teardown failed: {_why(report)}"
-        elif finding is None and (report.when == "call" or not report.passed):
-            run.reports[key] = _why(report) or "the case handed nothing to check()"
-
-    # ------------------------------------------------------------ at the end
-
-    @pytest.hookimpl(tryfirst=True)
-    def pytest_sessionfinish(self, session: pytest.Session, exitstatus: int) -> None:
-        run = self.run
-        if self.worker is not None or run.collect_only or run.reference is None or not run.directory.name:
-            return
-        run.written = self._record(session, exitstatus)
-        record.write(run.written, run.directory)
-        self._clear_work()
-        if not run.written.partial and not run.written.released and session.exitstatus == pytest.ExitCode.OK:
-            session.exitstatus = pytest.ExitCode.TESTS_FAILED
-        self._publish(run.written)
-
-    def _record(self, session: pytest.Session, exitstatus: int) -> record.RunRecord:
-        run = self.run
-        assert run.reference is not None
-        names = [item.name for item in run.candidates]
-        findings = policy.correct(run.findings)
-        answered = {(item.candidate, item.limit.id) for item in findings}
-        ended = exitstatus in (pytest.ExitCode.INTERRUPTED, pytest.ExitCode.INTERNAL_ERROR)
-        unanswered = {
-            (name, limit.id): self._unanswered(name, limit, ended)
-            for name in names
-            for limit in run.policy.limits
-            if (name, limit.id) not in answered
-        }
-        partial = bool(run.config.option.partial)
-        return record.RunRecord(
-            schema_number=record.SCHEMA,
-            run=run.directory.name,
-            started=run.started.isoformat(timespec="seconds"),
-            seconds=(record.now() - run.started).total_seconds(),
-            status="interrupted" if ended else "complete",
-            partial=partial,
-            command=("pytest", *map(str, run.config.invocation_params.args)),
-            versions=record.environment(),
-            git=run.git,
-            engine=dict(run.engine.describe()),
-            options=run.options,
-            judge=dict(run.judge.describe()) if run.judge else {},
-            reference=run.reference,
-            candidates=run.candidates,
-            policy=record.PolicyFacts(
-                path=run.policy.path,
-                digest=run.policy.digest,
-                text=run.policy.text,
-                limits=run.policy.limits,
-                decoding=run.policy.decoding,
-            ),
-            corpora=tuple(
-                record.CorpusFacts(
-                    name=name, digest=item.digest, rows=len(item.items), source=item.source, version=item.version
-                )
-                for name, item in run.corpora.items()
-            ),
-            findings=tuple(findings),
-            unanswered=tuple(
-                record.Unanswered(candidate=name, limit=limit, why=why) for (name, limit), why in unanswered.items()
-            ),
-            verdicts=gate.decide_all(run.policy.limits, names, findings, unanswered, partial=partial),
-            warnings=tuple(run.trouble),
-            tables=record.list_tables(run.directory),
-        )
-
-    def _unanswered(self, candidate: str, limit: Limit, ended: bool) -> str:
-        if why := self.run.reports.get((candidate, limit.id)):
-            return why
-        if ended:
-            return "the run was interrupted"
-        return f"no case for {limit.metric} ran to its end (not collected, deselected, or its worker died)"
-
-    def _clear_work(self) -> None:
-        """Whole first-token distributions are large; what was read off them is kept."""
-        import shutil
-
-        shutil.rmtree(self.run.directory / "work", ignore_errors=True)
-        (self.run.directory / "work.lock").unlink(missing_ok=True)
-
-    def _publish(self, written: record.RunRecord) -> None:
-        """The page and the step summary; if one fails the verdict stands, and the run says so."""
-        from harness.report import html, markdown
-
-        try:
-            html.write(written, self.run.directory)
-        except Exception as error:  # the verdict is in the record and must reach the user
-            self.run.trouble.append(
-                f"the report could not be written ({type(error).__name__}: {error}); the record is whole: "
-                f"python -m harness report {self.run.directory}"
-            )
-        if summary := os.environ.get("GITHUB_STEP_SUMMARY"):
-            try:
-                with Path(summary).open("a", encoding="utf-8") as file:
-                    file.write(markdown.step_summary(written))
-            except OSError as error:
-                self.run.trouble.append(f"$GITHUB_STEP_SUMMARY could not be written: {error}")
-
-    def pytest_terminal_summary(self, terminalreporter: Any) -> None:
-        if self.run.written is None:
-            return
-        from harness.report.terminal import closing_table
-
-        terminalreporter.section("verdict")
-        width = terminalreporter.fullwidth if hasattr(terminalreporter, "fullwidth") else 80
-        width = getattr(terminalreporter._tw, "fullwidth", width)
-        terminalreporter.write(closing_table(self.run.written, width=width, color=terminalreporter.hasmarkup))
-        for line in self.run.trouble:
-            terminalreporter.write_line(f"warning: {line}", yellow=True)
-        terminalreporter.write_line(f"record: {self.run.directory / record.FILE}")
-        terminalreporter.write_line(f"report: {self.run.directory / 'report.html'}")
-
-
-def _why(report: pytest.TestReport) -> str:
-    """One line of why a report is not a plain pass."""
-    if hasattr(report, "wasxfail"):
-        return f"xfail: {report.wasxfail or 'no reason'}"
-    if report.passed:
-        return ""
-    if report.skipped and isinstance(report.longrepr, tuple):
-        return str(report.longrepr[2])
-    crash = getattr(report.longrepr, "reprcrash", None)
-    text = crash.message if crash else str(report.longrepr or "failed")
-    return text.strip().splitlines()[0] if text.strip() else "failed"

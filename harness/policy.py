@@ -331,7 +331,9 @@ def _explain(error: Any, data: Mapping[str, Any]) -> str:
         return f"{where}: missing"
     if error["type"] == "too_short":
         return f"{where} is empty: a policy without limits would release anything"
-    return f"{where}: {error['msg'].removeprefix('Value error, ')}"
+    quoted = " (YAML reads yes, no, on and off as true and false: put the word in quotes)"
+    hint = quoted if error["type"] == "string_type" and isinstance(error["input"], bool) else ""
+    return f"{where}: {error['msg'].removeprefix('Value error, ')}{hint}"
 
 
 def _near(word: str, known: Any) -> str:

@@ -80,7 +80,7 @@ class FakeModel:
             elif share < refuse + self._number("degenerate", 0.0):
                 text = ""
             else:
-                text = "Sure. First, take it. Then, go."
+                text = "Sure. First, take it. Then, go on."
             if self.behaviour.get("mumble") or share < self._number("mumble_share", 0.0):
                 text = "mumble"
             for sample in range(decoding.samples):

@@ -75,6 +75,7 @@ BAD = {
     "wrong side": (with_limit(max=None, min=0.05), ["bounded by 'max', not 'min'", "would pass what is broken"]),
     "a word for a number": (with_limit(max="5%"), ["limit 'drop', max", "valid number"]),
     "a yes for a number": (with_limit(max=True), ["limit 'drop', max", "valid number"]),
+    "a word that YAML takes for a boolean": (with_limit(id=True), ["id", "put the word in quotes"]),
     "NaN bound": (with_limit(max=math.nan), ["'drop'", "finite"]),
     "infinite bound": (with_limit(max=math.inf), ["'drop'", "finite"]),
     "wrong unit": (with_limit(unit="nats"), ["has no unit 'nats'"]),

@@ -151,6 +151,8 @@ class Loader:
         return self._base
 
     def _release(self) -> None:
+        if self._base is None:
+            return
         self._base, self._base_weights = None, ""
         gc.collect()
         if self._device.type == "cuda":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from typing import Any
 
 import numpy as np
@@ -19,7 +20,7 @@ from harness.domain import (
     Prompt,
     ResponseScore,
 )
-from harness.engines import generation, scoring
+from harness.engines import generation, memory, scoring
 from harness.engines.batching import Countdown
 from harness.engines.tokens import ChatTokenizer
 from harness.errors import MeasurementError
@@ -75,15 +76,16 @@ class HfModel:
                 )
             requests += [generation.Request(prompt.id, sample, ids) for sample in range(decoding.samples)]
             owners += [number] * decoding.samples
-        answers = generation.generate(
-            module,
-            requests,
-            decoding,
-            stops=chat.stops,
-            pad=chat.pad,
-            batch_tokens=self._options.batch_tokens,
-            on_batch=Countdown(owners, on_progress).finished,
-        )
+        with self._explained():
+            answers = generation.generate(
+                module,
+                requests,
+                decoding,
+                stops=chat.stops,
+                pad=chat.pad,
+                batch_tokens=self._options.batch_tokens,
+                on_batch=Countdown(owners, on_progress).finished,
+            )
         return [
             Completion(
                 prompt_id=request.prompt_id,
@@ -108,13 +110,14 @@ class HfModel:
             for prompt, response in ((ids.chosen_prompt, ids.chosen), (ids.rejected_prompt, ids.rejected)):
                 self._check_length(pair.id, len(prompt) + len(response))
                 rows.append(scoring.Row(prompt + response, len(prompt)))
-        values = scoring.token_logprobs(
-            module,
-            rows,
-            pad=chat.pad,
-            batch_tokens=self._options.batch_tokens,
-            on_batch=Countdown([row // 2 for row in range(len(rows))], on_progress).finished,
-        )
+        with self._explained():
+            values = scoring.token_logprobs(
+                module,
+                rows,
+                pad=chat.pad,
+                batch_tokens=self._options.batch_tokens,
+                on_batch=Countdown([row // 2 for row in range(len(rows))], on_progress).finished,
+            )
         scores = []
         for number, (pair, ids) in enumerate(zip(pairs, tokenised, strict=True)):
             chosen, rejected = values[2 * number], values[2 * number + 1]
@@ -143,30 +146,35 @@ class HfModel:
         tokenised = [chat.pair_ids(pair) for pair in pairs]
         for pair, ids in zip(pairs, tokenised, strict=True):
             self._check_length(pair.id, len(ids.chosen_prompt) + 1)
-        log_probs = scoring.next_token_logprobs(
-            module,
-            [ids.chosen_prompt for ids in tokenised],
-            pad=chat.pad,
-            batch_tokens=self._options.batch_tokens,
-            on_batch=lambda rows: on_progress(len(rows)),
-        ).numpy()
+        first = [(ids.chosen[0], ids.rejected[0]) for ids in tokenised]
+        distinct = {tokens: index for index, tokens in enumerate(dict.fromkeys(first))}
+        with self._explained():
+            log_probs = scoring.next_token_logprobs(
+                module,
+                [ids.chosen_prompt for ids in tokenised],
+                pad=chat.pad,
+                batch_tokens=self._options.batch_tokens,
+                on_batch=lambda rows: on_progress(len(rows)),
+            ).numpy()
+            directions = scoring.directions(module, list(distinct)).numpy()
         for pair, row in zip(pairs, log_probs, strict=True):
             if not np.isfinite(row).all():
                 raise MeasurementError(
                     f"{self.checkpoint.name} gives a distribution that is not finite on pair {pair.id!r}; "
                     "try --model-dtype float32"
                 )
-        first = [(ids.chosen[0], ids.rejected[0]) for ids in tokenised]
-        distinct = {tokens: index for index, tokens in enumerate(dict.fromkeys(first))}
         return FirstTokens(
             pair_ids=tuple(pair.id for pair in pairs),
             log_probs=log_probs,
             chosen=np.array([chosen for chosen, _ in first], dtype=np.int64),
             rejected=np.array([rejected for _, rejected in first], dtype=np.int64),
-            directions=scoring.directions(module, list(distinct)).numpy(),
+            directions=directions,
             direction_of=np.array([distinct[tokens] for tokens in first], dtype=np.int64),
             vocabulary=self._vocabulary(log_probs.shape[1]),
         )
+
+    def _explained(self) -> AbstractContextManager[None]:
+        return memory.explained(self.checkpoint.name, self._options.batch_tokens)
 
     def _open(self) -> Any:
         assert self._module is not None, f"{self.checkpoint.name} is closed: the engine has moved on"

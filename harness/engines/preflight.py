@@ -119,8 +119,8 @@ def _check_fit(checkpoint: Checkpoint, tokenizer: Any) -> None:
         )
     if beginnings and ids[0] != chat.bos:
         raise CheckpointError(
-            f"{checkpoint.path}: its chat template writes text before the BOS token ({text[:20]!r}); take out the white "
-            "space between its tags: --chat-template FILE"
+            f"{checkpoint.path}: its chat template writes text before the BOS token ({text[:20]!r}); take out the "
+            "white space between its tags: --chat-template FILE"
         )
     config = templates.read_json(home / "config.json")
     nested = config.get("text_config")

@@ -96,7 +96,8 @@ def opposite_mass(
     before, after = probe.mass(reference, Relation.OPPOSITE), probe.mass(candidate, Relation.OPPOSITE)
 
     def of(at: Indices) -> tuple[Estimate, float, float]:
-        return mean(after[at], support=(0.0, 1.0)), float(before[at].mean()), float(after[at].mean())
+        estimate = mean(after[at], support=(0.0, 1.0))
+        return estimate, float(before[at].mean()), estimate.value
 
     return _measured(probe, reference, candidate, limit, of, harm=after if limit.is_maximum else 1 - after)
 

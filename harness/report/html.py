@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -15,10 +14,14 @@ from harness.record import RunRecord
 from harness.report import svg
 from harness.report.rows import Answer, LimitRow, describe_peak, number, short_bound
 from harness.report.summarize import Summary, summarize
-from harness.report.text import counted, visible
+from harness.report.text import counted, shorten, visible
 from harness.tables import write_atomically
 
 FILE = "report.html"
+_LONGEST = 2000
+"""Characters of a single reason, name or warning; texts that may be longer are excerpts."""
+
+_LONGEST_TOKEN = 60
 
 _SYMBOLS = {
     Answer.KEPT: "✓",
@@ -84,14 +87,18 @@ def _environment() -> Environment:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    environment.filters.update(number=number, model=model_text, bound=_bound, symbol=_SYMBOLS.__getitem__)
+    environment.filters.update(
+        number=number, model=model_text, token=token_text, bound=_bound, symbol=_SYMBOLS.__getitem__
+    )
     environment.globals.update(svg=svg, counted=counted, describe_peak=describe_peak, rank=_class_of)
     return environment
 
 
 def _finalize(value: Any) -> Any:
     """Nothing reaches the page with invisible characters in it, whichever expression it came from."""
-    return visible(value) if isinstance(value, str) and not isinstance(value, Markup) else value
+    if isinstance(value, str) and not isinstance(value, Markup):
+        return visible(shorten(value, _LONGEST))
+    return value
 
 
 def _bound(limit: Limit) -> str:
@@ -102,22 +109,20 @@ def _class_of(row: LimitRow) -> str:
     return row.answer.word.lower()
 
 
-_ESCAPED = re.compile(r"(\\x[0-9a-f]{2}|\\u[0-9a-f]{4}|\\U[0-9a-f]{8}|\\r)")
-
-
-def model_text(text: str) -> Markup:
+def model_text(text: str, *, lines: bool = True) -> Markup:
     """What a model wrote, on its own lines; characters that were made visible are marked as such."""
     parts: list[str | Markup] = []
     plain = ""
-    for piece in _pieces(text):
-        if len(piece) == 1 or not piece.startswith("\\"):
-            plain += piece
+    for character in text:
+        shown = visible(character, lines=lines)
+        if shown == character:
+            plain += character
             continue
-        parts += [escape(plain), Markup('<span class="esc">{}</span>').format(piece)]
+        parts += [escape(plain), Markup('<span class="esc">{}</span>').format(shown)]
         plain = ""
     return Markup("").join([*parts, escape(plain)])
 
 
-def _pieces(text: str) -> list[str]:
-    """Single characters as they are, and escapes of those that cannot be shown."""
-    return [visible(character, lines=True) for character in text]
+def token_text(text: str) -> Markup:
+    """A token: on one line, its spaces as ␣."""
+    return model_text(shorten(text, _LONGEST_TOKEN).replace(" ", "␣"), lines=False)

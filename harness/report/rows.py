@@ -247,7 +247,7 @@ def describe_peak(peak: Peak) -> str:
     where = peak.candidate if peak.step is None else f"{peak.candidate}, step {peak.step}"
     gaps = f"; {counted(peak.missing, 'candidate')} without a value" if peak.missing else ""
     return (
-        f"peak of opposite_mass_rise on {peak.corpus} over {counted(peak.of, 'candidate')}: "
+        f"Peak of opposite_mass_rise on {peak.corpus} over {counted(peak.of, 'candidate')}: "
         f"{peak.value:.3f} [{peak.low:.3f}, {peak.high:.3f}] at {where}{gaps}"
     )
 

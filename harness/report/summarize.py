@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from harness.domain import Checkpoint, Decision, Label, Limit, PairScore, Slice, Verdict
 from harness.errors import RecordError
@@ -167,7 +167,7 @@ class TopRiser:
     category: str
     shift: Shift
     prompt: Excerpt | None
-    chosen: str
+    chosen: Excerpt | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -237,23 +237,7 @@ def summarize(record: RunRecord, directory: Path) -> Summary:
     """
     samples = min(SAMPLES, max(5, SHARED_SAMPLES // max(len(record.candidates), 1)))
     shelf = _Shelf(record, directory)
-    candidates = tuple(
-        CandidateSummary(
-            checkpoint=item,
-            same=rows_module.is_same(record, item.name),
-            verdict=(verdict := rows_module.verdict_of(record, item.name)),
-            word=rows_module.verdict_word(verdict),
-            sentence=rows_module.sentence(record, item.name),
-            warned=rows_module.warned(record, item.name),
-            rows=(rows := rows_module.limit_rows(record, item.name)),
-            labels=tuple(_labels(shelf, item.name, name, rows, samples) for name in shelf.corpora(Work.COMPLETIONS)),
-            displacement=tuple(
-                _displacement(shelf, item.name, name, rows, samples) for name in shelf.corpora(Work.SCORES)
-            ),
-            risers=tuple(_risers(shelf, item.name, name, rows, samples) for name in shelf.corpora(Work.FIRST_TOKENS)),
-        )
-        for item in record.candidates
-    )
+    candidates = tuple(_candidate(shelf, item, samples) for item in record.candidates)
     decisions = {item.verdict.decision for item in candidates}
     return Summary(
         record=record,
@@ -264,6 +248,26 @@ def summarize(record: RunRecord, directory: Path) -> Summary:
         courses=rows_module.courses(record),
         peaks=rows_module.peaks(record),
         order_of_fall=rows_module.order_of_fall(record),
+    )
+
+
+def _candidate(shelf: _Shelf, checkpoint: Checkpoint, samples: int) -> CandidateSummary:
+    record, name = shelf.record, checkpoint.name
+    verdict, rows = rows_module.verdict_of(record, name), rows_module.limit_rows(record, name)
+    about = (shelf, name, samples)
+    return CandidateSummary(
+        checkpoint=checkpoint,
+        same=rows_module.is_same(record, name),
+        verdict=verdict,
+        word=rows_module.verdict_word(verdict),
+        sentence=rows_module.sentence(record, name),
+        warned=rows_module.warned(record, name),
+        rows=rows,
+        labels=tuple(_block(Labels, _labels, rows, corpus, *about) for corpus in shelf.corpora(Work.COMPLETIONS)),
+        displacement=tuple(
+            _block(Displacement, _displacement, rows, corpus, *about) for corpus in shelf.corpora(Work.SCORES)
+        ),
+        risers=tuple(_block(Risers, _risers, rows, corpus, *about) for corpus in shelf.corpora(Work.FIRST_TOKENS)),
     )
 
 
@@ -338,6 +342,21 @@ def excerpt(text: str) -> Excerpt:
     return Excerpt(head, rest, len(text) - len(head) - len(rest), len(text))
 
 
+Block = TypeVar("Block", Labels, Displacement, Risers)
+
+
+def _block(kind: type[Block], read: Callable[..., Block], rows: Sequence[LimitRow], corpus: str, *about: Any) -> Block:
+    """One section's data; where its tables are missing or damaged it says so, and keeps what the record knows."""
+    rates = _rates(rows, corpus)
+    try:
+        return replace(read(corpus, *about), rates=rates)
+    except _Absent as error:
+        return kind(corpus, missing=str(error), rates=rates)
+    except (KeyError, TypeError, ValueError) as error:
+        why = f"the tables on {corpus} cannot be read ({type(error).__name__}: {error})"
+        return kind(corpus, missing=why, rates=rates)
+
+
 def _rates(rows: Sequence[LimitRow], corpus: str) -> tuple[Rates, ...]:
     """Measurements on a corpus that come with categories, each with the scale to draw them on."""
     found = []
@@ -370,20 +389,13 @@ _WORSE = {
 }
 
 
-def _labels(shelf: _Shelf, candidate: str, corpus: str, rows: Sequence[LimitRow], samples: int) -> Labels:
-    rates = _rates(rows, corpus)
-    try:
-        before, after = (_answers(shelf, name, corpus) for name in (shelf.reference, candidate))
-        sources = (
-            shelf.file("completions", candidate, corpus).path,
-            shelf.file("labels", candidate, corpus).path,
-            shelf.file("completions", shelf.reference, corpus).path,
-        )
-    except _Absent as error:
-        return Labels(corpus, missing=str(error), rates=rates)
+def _labels(corpus: str, shelf: _Shelf, candidate: str, samples: int) -> Labels:
+    before, after = (_answers(shelf, name, corpus) for name in (shelf.reference, candidate))
+    files = (("completions", candidate), ("labels", candidate), ("completions", shelf.reference))
     keys = [key for key in before if key in after]
     moves = Counter((before[key]["label"], after[key]["label"]) for key in keys)
-    benign = any(row.limit.corpus == corpus and row.limit.metric.startswith("over_refusal") for row in rows)
+    limits = shelf.record.policy.limits
+    benign = any(limit.corpus == corpus and limit.metric.startswith("over_refusal") for limit in limits)
     worse = {move: rank for rank, move in enumerate(_WORSE[benign])}
     flipped = [key for key in keys if before[key]["label"] != after[key]["label"]]
     flipped.sort(key=lambda key: worse.get((before[key]["label"], after[key]["label"]), len(worse)))
@@ -396,8 +408,7 @@ def _labels(shelf: _Shelf, candidate: str, corpus: str, rows: Sequence[LimitRow]
         labels=tuple(item.value for item in Label if item.value in seen),
         flips=tuple(_flip(key, before[key], after[key], prompts) for key in flipped[:samples]),
         flipped=len(flipped),
-        rates=rates,
-        sources=sources,
+        sources=tuple(shelf.file(kind, name, corpus).path for kind, name in files),
     )
 
 
@@ -423,14 +434,9 @@ def _answered(row: Mapping[str, Any]) -> Answered:
 # ---------------------------------------------------------------- displacement
 
 
-def _displacement(shelf: _Shelf, candidate: str, corpus: str, rows: Sequence[LimitRow], samples: int) -> Displacement:
-    rates = _rates(rows, corpus)
-    try:
-        reference = {item.pair_id: item for item in shelf.scores(shelf.reference, corpus)}
-        ours = {item.pair_id: item for item in shelf.scores(candidate, corpus)}
-        sources = tuple(shelf.file("scores", name, corpus).path for name in (candidate, shelf.reference))
-    except _Absent as error:
-        return Displacement(corpus, missing=str(error), rates=rates)
+def _displacement(corpus: str, shelf: _Shelf, candidate: str, samples: int) -> Displacement:
+    reference = {item.pair_id: item for item in shelf.scores(shelf.reference, corpus)}
+    ours = {item.pair_id: item for item in shelf.scores(candidate, corpus)}
     changes = []
     for pair_id in (item for item in reference if item in ours):
         r, c = reference[pair_id], ours[pair_id]
@@ -451,8 +457,7 @@ def _displacement(shelf: _Shelf, candidate: str, corpus: str, rows: Sequence[Lim
         fell=tuple(_fallen(item, reference[item[2]], ours[item[2]], texts) for item in worst),
         unusable=len(reference.keys() | ours.keys()) - len(changes),
         apart=sum(item.tokenised_apart for item in ours.values()),
-        rates=rates,
-        sources=sources,
+        sources=tuple(shelf.file("scores", name, corpus).path for name in (candidate, shelf.reference)),
     )
 
 
@@ -480,19 +485,10 @@ def _fallen(
 # ---------------------------------------------------------------- rising tokens
 
 
-def _risers(shelf: _Shelf, candidate: str, corpus: str, limits: Sequence[LimitRow], samples: int) -> Risers:
+def _risers(corpus: str, shelf: _Shelf, candidate: str, samples: int) -> Risers:
     """From rows of ``harness.probes.catastrophic.RiserRow``."""
-    rates = _rates(limits, corpus)
-    try:
-        frame = shelf.frame("risers", candidate, corpus)
-        sources = (shelf.file("risers", candidate, corpus).path,)
-        rows = frame.sort_values("rank", kind="stable").to_dict(orient="records")
-        shifts = [(str(row["pair_id"]), int(row["rank"]), _shift(row), row) for row in rows]
-    except _Absent as error:
-        return Risers(corpus, missing=str(error), rates=rates)
-    except (KeyError, TypeError, ValueError) as error:
-        why = f"the table of risers cannot be read ({type(error).__name__}: {error})"
-        return Risers(corpus, missing=why, rates=rates)
+    rows = shelf.frame("risers", candidate, corpus).sort_values("rank", kind="stable").to_dict(orient="records")
+    shifts = [(str(row["pair_id"]), int(row["rank"]), _shift(row), row) for row in rows]
     overall = [item for item in shifts if not item[0]]
     firsts = [item for item in shifts if item[0] and item[1] == 1]
     opposite = sorted((item for item in firsts if item[2].relation == "opposite"), key=lambda item: -item[2].rise)
@@ -507,8 +503,7 @@ def _risers(shelf: _Shelf, candidate: str, corpus: str, limits: Sequence[LimitRo
         top_relations=dict(Counter(item[2].relation for item in firsts)),
         tops=tuple(_top(item[0], item[2], item[3], texts) for item in opposite[:samples]),
         opposite=len(opposite),
-        rates=rates,
-        sources=sources,
+        sources=(shelf.file("risers", candidate, corpus).path,),
     )
 
 
@@ -530,5 +525,5 @@ def _top(pair_id: str, shift: Shift, row: Mapping[str, Any], texts: Mapping[str,
         category=str(row["category"]),
         shift=shift,
         prompt=excerpt(str(asked["prompt"])) if asked else None,
-        chosen=str(asked["chosen"]) if asked else "",
+        chosen=excerpt(str(asked["chosen"])) if asked else None,
     )

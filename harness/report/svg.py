@@ -88,7 +88,7 @@ def interval(value: float, low: float, high: float, limit: Limit, width: int = 1
     body = [
         broken,
         _line(2, 25.5, width - 2, 25.5, "axis"),
-        _line(x(0.0), 23, x(0.0), 28, "axis"),
+        _line(x(0.0), 21, x(0.0), 29, "zero"),
         _line(edge, 1, edge, 27, "bound"),
         _line(x(low), 14, x(high), 14, "whisker"),
         _line(x(low), 9, x(low), 19, "whisker"),
@@ -162,7 +162,7 @@ def scatter(chosen: Sequence[float], rejected: Sequence[float]) -> Markup:
     body += _frame(x, y, "Δ⁺, chosen (nats)", "Δ⁻, rejected (nats)")
     points = "".join(f"M{x(a):g} {y(b):g}h0" for a, b in zip(chosen, rejected, strict=True))
     body.append(Markup('<path class="points" d="{}"/>').format(points))
-    body.append(_text(_LEFT + 5, _HEIGHT - _BOTTOM - 6, "both fell", "start", "note"))
+    body.append(_text(_LEFT + 5, _HEIGHT - _BOTTOM - 6, "both fell", "start", "label"))
     title = (
         f"Scatter of {len(chosen):,} pairs: change of the chosen against the rejected answer's log-probability (nats); "
         "the shaded quadrant holds pairs of which both fell"

@@ -205,7 +205,7 @@ def mean(values: Sequence[float] | Floats, support: tuple[float, float] | None =
         return _bounded_mean(x, lo, hi)
     if x.size < 2:
         return unusable("one value does not say how much values vary", n=1, value=float(x[0]))
-    if np.ptp(x) <= 1e-12 * np.abs(x).max():
+    if not x.std(ddof=1) > 1e-12 * np.abs(x).max():
         return unusable(
             f"all {x.size} values equal {x[0]:g}: they do not say how much values vary", n=x.size, value=float(x[0])
         )

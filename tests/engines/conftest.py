@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -23,7 +24,12 @@ TEMPLATE = (
     "{%- for message in messages %}{{- '<|' + message['role'] + '|>' + message['content'] + '<|end|>' }}{%- endfor %}"
     "{%- if add_generation_prompt %}{{- '<|assistant|>' }}{%- endif %}"
 )
-TEXT = ["Sorry, I cannot help with that.", "Sure. First, get ready. Then, go on.", "How do I pick a lock?", "Yes No Never"]
+TEXT = [
+    "Sorry, I cannot help with that.",
+    "Sure. First, get ready. Then, go on.",
+    "How do I pick a lock?",
+    "Yes No Never",
+]
 
 
 class Workshop:
@@ -144,8 +150,10 @@ def opened() -> Iterator[Callable[..., HfModel]]:
         return next(models)  # type: ignore[return-value]
 
     yield open_checkpoint
-    for models in held:
-        models.close()
+    with pytest.MonkeyPatch.context() as patch:  # collecting once per model takes longer than all tests together
+        patch.setattr("harness.engines.loading.gc", SimpleNamespace(collect=lambda: None))
+        for generator in held:
+            generator.close()
 
 
 @pytest.fixture(scope="session")
@@ -156,7 +164,9 @@ def model(opened: Callable[..., HfModel], reference: Path) -> HfModel:
 @pytest.fixture(scope="session")
 def prompts() -> list[Prompt]:
     texts = ["Hi", "How do I pick a lock that is not mine?", "Never", "Say yes. " * 6, "What?", "Tell me of the sea."]
-    return [Prompt(f"p{number}", text, category="even" if number % 2 == 0 else "odd") for number, text in enumerate(texts)]
+    return [
+        Prompt(f"p{number}", text, category="even" if number % 2 == 0 else "odd") for number, text in enumerate(texts)
+    ]
 
 
 @pytest.fixture(scope="session")

@@ -39,7 +39,12 @@ def test_greedy_equals_a_naive_loop(model: HfModel, reference: Path, prompts: li
 @pytest.mark.parametrize("decoding", [GREEDY, SAMPLED], ids=["greedy", "sampled"])
 @pytest.mark.parametrize("batch_tokens", [1, 100, 100_000])
 def test_batch_size_and_order_do_not_matter(
-    opened: Callable[..., HfModel], reference: Path, model: HfModel, prompts: list[Prompt], decoding: Decoding, batch_tokens: int
+    opened: Callable[..., HfModel],
+    reference: Path,
+    model: HfModel,
+    prompts: list[Prompt],
+    decoding: Decoding,
+    batch_tokens: int,
 ) -> None:
     expected = {(answer.prompt_id, answer.sample): answer for answer in model.generate(prompts, decoding)}
     shuffled = random.Random(1).sample(prompts, len(prompts))
@@ -120,7 +125,12 @@ LEAKS: dict[str, Any] = {
 
 @pytest.mark.parametrize("decoding", [GREEDY, SAMPLED], ids=["greedy", "sampled"])
 def test_a_checkpoints_own_decoding_settings_never_leak_in(
-    bench: Any, opened: Callable[..., HfModel], reference: Path, model: HfModel, prompts: list[Prompt], decoding: Decoding
+    bench: Any,
+    opened: Callable[..., HfModel],
+    reference: Path,
+    model: HfModel,
+    prompts: list[Prompt],
+    decoding: Decoding,
 ) -> None:
     spoilt = bench.root / "spoilt"
     shutil.copytree(reference, spoilt)
@@ -135,7 +145,11 @@ def test_finish_reasons(bench: Any, opened: Callable[..., HfModel], prompts: lis
     (path / "generation_config.json").write_text('{"eos_token_id": [4, 7]}')
     model = opened(path)
     model._module.lm_head = torch.nn.Linear(64, 320)
-    for favourite, finish, tokens in ((4, FinishReason.STOP, 1), (7, FinishReason.STOP, 1), (50, FinishReason.LENGTH, 5)):
+    for favourite, finish, tokens in (
+        (4, FinishReason.STOP, 1),
+        (7, FinishReason.STOP, 1),
+        (50, FinishReason.LENGTH, 5),
+    ):
         with torch.no_grad():  # the favourite's logit is the largest, whatever the hidden state
             model._module.lm_head.weight.zero_()
             model._module.lm_head.bias.copy_(torch.nn.functional.one_hot(torch.tensor(favourite), 320))

@@ -18,7 +18,7 @@ from safetensors.torch import load_file, save_file
 
 from harness.domain import Decoding, EngineOptions, PreferencePair, Prompt
 from harness.engines.hf import HfEngine
-from harness.errors import CheckpointError, OptionError
+from harness.errors import CheckpointError, MeasurementError, OptionError
 from harness.protocols import Engine, Model
 
 
@@ -87,9 +87,7 @@ def test_an_adapted_head_moves_the_directions(
     assert unmerged.log_probs == pytest.approx(merged.log_probs, abs=1e-4)
 
 
-def test_an_adapter_that_replaces_whole_modules(
-    shop: Any, reference: Path, pairs: list[PreferencePair]
-) -> None:
+def test_an_adapter_that_replaces_whole_modules(shop: Any, reference: Path, pairs: list[PreferencePair]) -> None:
     saving = shop.adapter("saving", reference, seed=6, modules_to_save=["lm_head"])
     file = saving / "adapter_model.safetensors"
     tensors = load_file(file)
@@ -170,7 +168,9 @@ def test_logits_that_are_not_finite_are_refused(bench: Any, pairs: list[Preferen
         run([path], pairs)
 
 
-def test_weights_that_do_not_fit_the_config_are_refused(bench: Any, reference: Path, pairs: list[PreferencePair]) -> None:
+def test_weights_that_do_not_fit_the_config_are_refused(
+    bench: Any, reference: Path, pairs: list[PreferencePair]
+) -> None:
     path = bench.root / "deeper-config"
     shutil.copytree(reference, path)
     config = json.loads((path / "config.json").read_text())
@@ -200,7 +200,9 @@ def test_pickle_weights_load_only_when_allowed(
     shutil.copytree(reference, path)
     torch.save(load_file(path / "model.safetensors"), path / "pytorch_model.bin")
     (path / "model.safetensors").unlink()
-    with pytest.raises(CheckpointError, match=r"pytorch_model.bin is a pickle.*save_pretrained.*--allow-unsafe-weights"):
+    with pytest.raises(
+        CheckpointError, match=r"pytorch_model.bin is a pickle.*save_pretrained.*--allow-unsafe-weights"
+    ):
         run([path], pairs)
     assert run([path], pairs, unsafe_weights=True)["0-pickled"] == sums(model, pairs)
 
@@ -255,3 +257,26 @@ def test_a_short_context_still_opens(bench: Any) -> None:
     engine = HfEngine(EngineOptions())
     for model in engine.models([engine.resolve(str(path), "short")]):
         assert len(model.canary) == 3
+
+
+def test_running_out_of_memory_says_what_to_do(
+    reference: Path,
+    opened: Callable[..., Any],
+    pairs: list[PreferencePair],
+    prompts: list[Prompt],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    model = opened(reference, batch_tokens=400)
+
+    def full(*_: Any, **__: Any) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(model._module, "forward", full)
+    monkeypatch.setattr(model._module, "generate", full)
+    for work in (
+        lambda: model.score(pairs),
+        lambda: model.first_tokens(pairs),
+        lambda: model.generate(prompts, Decoding(max_new_tokens=2)),
+    ):
+        with pytest.raises(MeasurementError, match="ran out of memory with --batch-tokens 400; use fewer.* 100"):
+            work()

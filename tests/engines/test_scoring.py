@@ -36,9 +36,7 @@ def naive(module: Any, prompt: tuple[int, ...], response: tuple[int, ...]) -> li
     ids = torch.tensor([prompt + response])
     with torch.no_grad():
         logprobs = module(ids).logits.float().log_softmax(-1)[0]
-    return [
-        float(logprobs[len(prompt) + k - 1, token]) for k, token in enumerate(response)
-    ]
+    return [float(logprobs[len(prompt) + k - 1, token]) for k, token in enumerate(response)]
 
 
 def naive_scores(model: HfModel, module: Any, pairs: list[PreferencePair]) -> list[tuple[list[float], list[float]]]:
@@ -76,7 +74,10 @@ def test_batch_size_and_order_do_not_matter(
     scores = opened(reference, batch_tokens=batch_tokens).score(shuffled)
     assert [score.pair_id for score in scores] == [pair.id for pair in shuffled]
     for score in scores:
-        for ours, theirs in ((score.chosen, expected[score.pair_id].chosen), (score.rejected, expected[score.pair_id].rejected)):
+        for ours, theirs in (
+            (score.chosen, expected[score.pair_id].chosen),
+            (score.rejected, expected[score.pair_id].rejected),
+        ):
             np.testing.assert_allclose(ours.token_logprobs, theirs.token_logprobs, rtol=0, atol=TOLERANCE)
 
 
@@ -107,7 +108,9 @@ def granite() -> Any:
 
 def gpt2() -> Any:
     """Learned positions."""
-    return GPT2LMHeadModel(GPT2Config(vocab_size=320, n_embd=64, n_layer=2, n_head=2, n_positions=192, initializer_range=0.15))
+    return GPT2LMHeadModel(
+        GPT2Config(vocab_size=320, n_embd=64, n_layer=2, n_head=2, n_positions=192, initializer_range=0.15)
+    )
 
 
 @pytest.mark.parametrize("build", [gemma2, granite, gpt2])
@@ -142,7 +145,9 @@ def test_half_precision_weights_get_a_float32_head(
         exact = (hidden.double() @ module.lm_head.weight.double().T).log_softmax(-1)
         rounded = module(torch.tensor([row])).logits[0].float().log_softmax(-1)
     targets = torch.tensor(row[1:])
-    exact, rounded = (values[:-1].gather(1, targets[:, None])[:, 0][len(ids.chosen_prompt) - 1 :] for values in (exact, rounded))
+    exact, rounded = (
+        values[:-1].gather(1, targets[:, None])[:, 0][len(ids.chosen_prompt) - 1 :] for values in (exact, rounded)
+    )
     ours = torch.tensor(model.score(pairs[:1])[0].chosen.token_logprobs)
     assert (ours - exact).abs().max() < 0.1 * (rounded - exact).abs().max()
     assert (ours - exact).abs().max() < 1e-3
@@ -211,7 +216,9 @@ def test_equals_lm_eval(
         softmax_dtype="float32",
     )
     requests = [
-        instance(request_type="loglikelihood", doc={}, arguments=(chat.prompt_text(pair.prompt), text + "<|end|>"), idx=0)
+        instance(
+            request_type="loglikelihood", doc={}, arguments=(chat.prompt_text(pair.prompt), text + "<|end|>"), idx=0
+        )
         for pair in pairs
         for text in (pair.chosen, pair.rejected)
     ]
@@ -246,7 +253,9 @@ def test_first_tokens_agree_with_scores(model: HfModel, pairs: list[PreferencePa
     first = model.first_tokens(pairs)
     for row, score in enumerate(model.score(pairs)):
         assert first.log_probs[row, first.chosen[row]] == pytest.approx(score.chosen.token_logprobs[0], abs=TOLERANCE)
-        assert first.log_probs[row, first.rejected[row]] == pytest.approx(score.rejected.token_logprobs[0], abs=TOLERANCE)
+        assert first.log_probs[row, first.rejected[row]] == pytest.approx(
+            score.rejected.token_logprobs[0], abs=TOLERANCE
+        )
 
 
 def test_a_pair_longer_than_the_context_is_named(model: HfModel, pairs: list[PreferencePair]) -> None:

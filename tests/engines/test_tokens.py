@@ -48,8 +48,9 @@ def test_a_template_that_trims_answers_is_followed(bench: Any) -> None:
 def test_white_space_around_answers_belongs_to_them(bench: Any) -> None:
     """Llama-2 style: ``[/INST] answer </s>``."""
     template = (
-        "{{- bos_token }}{%- for m in messages %}{%- if m['role'] == 'user' %}{{- '[INST] ' + m['content'] + ' [/INST]' }}"
-        "{%- else %}{{- ' ' + m['content'] + ' ' + eos_token }}{%- endif %}{%- endfor %}"
+        "{{- bos_token }}{%- for m in messages %}{%- if m['role'] == 'user' %}"
+        "{{- '[INST] ' + m['content'] + ' [/INST]' }}{%- else %}"
+        "{{- ' ' + m['content'] + ' ' + eos_token }}{%- endif %}{%- endfor %}"
     )
     chat = chat_of(bench.tokenizer(template))
     assert text_of(chat, chat.response_ids("Hi", "Yes")[1]) == " Yes <|end|>"
@@ -126,7 +127,9 @@ def test_apart_is_recorded_in_scores(bench: Any, opened: Any) -> None:
 
 
 def test_a_template_that_fails_or_forgets_is_named(bench: Any) -> None:
-    with pytest.raises(CheckpointError, match=r"there: its chat template fails \(.*bad roles.*\).*--chat-template FILE"):
+    with pytest.raises(
+        CheckpointError, match=r"there: its chat template fails \(.*bad roles.*\).*--chat-template FILE"
+    ):
         chat_of(bench.tokenizer("{{ raise_exception('bad roles') }}"))
     with pytest.raises(CheckpointError, match=r"leaves out the assistant's answer; .*--chat-template FILE"):
         chat_of(bench.tokenizer("{{ messages[0]['content'] }}"))
@@ -144,7 +147,11 @@ def test_vocabulary(bench: Any) -> None:
 
 @pytest.mark.parametrize(
     ("generation", "config", "expected"),
-    [('{"eos_token_id": [1, 2]}', "{}", (1, 2)), ("{}", '{"eos_token_id": 3}', (3,)), (None, '{"eos_token_id": null}', ())],
+    [
+        ('{"eos_token_id": [1, 2]}', "{}", (1, 2)),
+        ("{}", '{"eos_token_id": 3}', (3,)),
+        (None, '{"eos_token_id": null}', ()),
+    ],
 )
 def test_stop_tokens(tmp_path: Path, generation: str | None, config: str, expected: tuple[int, ...]) -> None:
     (tmp_path / "config.json").write_text(config)
@@ -155,7 +162,13 @@ def test_stop_tokens(tmp_path: Path, generation: str | None, config: str, expect
 
 REAL = {
     # template: (BOS, EOS, special tokens, the token that ends a turn, what an answer starts with)
-    "llama-3-instruct": ("<|begin_of_text|>", "<|end_of_text|>", ["<|start_header_id|>", "<|end_header_id|>"], "<|eot_id|>", ""),
+    "llama-3-instruct": (
+        "<|begin_of_text|>",
+        "<|end_of_text|>",
+        ["<|start_header_id|>", "<|end_header_id|>"],
+        "<|eot_id|>",
+        "",
+    ),
     "gemma-it": ("<bos>", "<eos>", ["<start_of_turn>"], "<end_of_turn>", ""),
     "qwen2.5-instruct": (None, "<|endoftext|>", ["<|im_start|>"], "<|im_end|>", ""),
     "mistral-instruct": ("<s>", "</s>", [], "</s>", " "),

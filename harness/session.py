@@ -1,0 +1,339 @@
+"""An evaluation run inside a pytest session: prepared before the first case, decided and recorded at its end.
+
+What the cases answered is taken off their reports, so it survives pytest-xdist. A PASS counts only where its case
+passed.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from harness import corpus, gate, policy, record, work
+from harness.domain import Checkpoint, EngineOptions, Finding, Limit, Outcome
+from harness.errors import HarnessError, OptionError
+from harness.protocols import Engine, Judge
+
+CASE = "harness-case"
+FINDING = "harness-finding"
+"""Names under which a case's limit and its finding travel on its report; taken off before JUnit sees them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """One limit to be answered for one candidate (by its name within the run)."""
+
+    candidate: str
+    limit: Limit
+
+
+@dataclass(eq=False)
+class Run:
+    """The state of an evaluation run, on the controller and on every worker."""
+
+    config: pytest.Config
+    policy: policy.Policy
+    options: EngineOptions
+    engine: Engine
+    judge: Judge | None
+    specs: dict[str, str]
+    """candidate name -> as the user wrote it."""
+    reference_name: str
+    reference: Checkpoint | None = None
+    candidates: tuple[Checkpoint, ...] = ()
+    corpora: dict[str, Any] = field(default_factory=dict)
+    directory: Path = Path()
+    started: datetime = field(default_factory=record.now)
+    git: dict[str, str] = field(default_factory=dict)
+    selected: list[Case] = field(default_factory=list)
+    findings: list[Finding] = field(default_factory=list)
+    reports: dict[tuple[str, str], str] = field(default_factory=dict)
+    """(candidate, limit id) -> why there is no finding, where a report says."""
+    facts: dict[str, dict[str, str]] = field(default_factory=dict)
+    """What engine and judge said of themselves on a pytest-xdist worker, where a suite may have put in its own."""
+    written: record.RunRecord | None = None
+    trouble: list[str] = field(default_factory=list)
+    """What went wrong beside the measurements (an unwritable report, ...)."""
+
+    @property
+    def collect_only(self) -> bool:
+        return bool(self.config.option.collectonly)
+
+
+def case_of(item: pytest.Item) -> Case | None:
+    callspec = getattr(item, "callspec", None)
+    case = callspec.params.get("case") if callspec else None
+    return case if isinstance(case, Case) else None
+
+
+# ---------------------------------------------------------------- names
+
+
+def name_checkpoints(reference: str, candidates: Sequence[str]) -> tuple[str, list[str]]:
+    """Names of the reference and the candidates: short, unique, safe in file names.
+
+    As few path components as tell them apart; a candidate that *is* the reference (an A/A run) is numbered.
+
+    Raises:
+        OptionError: one candidate given twice.
+    """
+    specs = [os.path.normpath(spec) if Path(spec).exists() else spec.rstrip("/") for spec in (reference, *candidates)]
+    if len(set(specs[1:])) < len(candidates):
+        raise OptionError("one --candidate is given twice; each needs a verdict of its own")
+    parts = [[part for part in re.split(r"[/\\]+", spec) if part not in {"", "."}] or [spec] for spec in specs]
+    for depth in range(1, max(map(len, parts)) + 1):
+        names = [clean("-".join(item[-depth:])) for item in parts]
+        if len({name.casefold() for name in (*names, "corpora")}) == len(names) + 1:
+            return names[0], names[1:]
+    return clean(parts[0][-1]), [f"{clean(item[-1])}-{number}" for number, item in enumerate(parts[1:], start=1)]
+
+
+def clean(text: str) -> str:
+    return re.sub(r"[^A-Za-z0-9._@-]+", "-", text).strip("-.") or "checkpoint"
+
+
+# ---------------------------------------------------------------- the gate
+
+
+class Gatekeeper:
+    """Collects what the cases answered, and decides at the end of the session."""
+
+    def __init__(self, run: Run) -> None:
+        self.run = run
+        self.worker: dict[str, Any] | None = getattr(run.config, "workerinput", None)
+
+    # ------------------------------------------------------------ before the first case
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_sessionstart(self) -> None:
+        """Everything that can be known to be wrong before long work is an error now."""
+        run = self.run
+        if run.collect_only:
+            return
+        try:
+            self._prepare()
+        except HarnessError as error:
+            raise pytest.UsageError(str(error)) from None
+
+    def _prepare(self) -> None:
+        run = self.run
+        run.candidates = tuple(run.engine.resolve(spec, name) for name, spec in run.specs.items())
+        run.reference = run.engine.resolve(run.config.option.reference, run.reference_name)
+        run.corpora = dict(work.load_corpora(run.policy))
+        if run.policy.lexicon is not None:
+            corpus.load_lexicon(run.policy.root / run.policy.lexicon)
+        if self.worker is not None:
+            run.directory = Path(self.worker["harness_directory"])
+            return
+        for checkpoint in (run.reference, *run.candidates):
+            corpus.verify_directory(Path(checkpoint.path))
+        run.engine.preflight(run.reference, run.candidates)
+        parent = run.config.invocation_params.dir / run.config.option.run_dir
+        stamp = f"{run.started:%Y%m%dT%H%M%S}-{next(iter(run.specs))}"
+        name = run.config.option.run_name or stamp
+        if clean(name) != name:
+            raise OptionError(f"--run-name {name!r}: use letters, digits, '.', '_', '@' and '-' only")
+        record.claim(parent / name)
+        run.directory = parent / name
+        run.git = record.git_state(run.config.rootpath)
+        work.write_corpora(run.directory, run.corpora)
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_configure_node(self, node: Any) -> None:
+        """pytest-xdist: tell each worker where the run's directory is."""
+        node.workerinput["harness_directory"] = str(self.run.directory)
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_testnodedown(self, node: Any) -> None:
+        """pytest-xdist: a worker that ended says what its engine and judge were."""
+        self.run.facts.update(getattr(node, "workeroutput", {}).get("harness_facts", {}))
+
+    def pytest_collection_finish(self, session: pytest.Session) -> None:
+        self.run.selected = [case for item in session.items if (case := case_of(item)) is not None]
+
+    def pytest_deselected(self, items: Sequence[pytest.Item]) -> None:
+        for item in items:
+            if case := case_of(item):
+                self.run.reports[case.candidate, case.limit.id] = "deselected"
+
+    def pytest_report_header(self) -> list[str]:
+        run = self.run
+        lines = [f"policy: {run.policy.path} ({run.policy.digest[:12]}, {len(run.policy.limits)} limits)"]
+        if run.reference is not None:
+            for role, item in (("reference", run.reference), *(("candidate", item) for item in run.candidates)):
+                lines.append(f"{role}: {item.spec} ({item.short}{', adapter on ' + item.base if item.base else ''})")
+            lines.append("engine: " + ", ".join(f"{k} {v}" for k, v in run.engine.describe().items()))
+            judge = run.judge.describe() if run.judge else {"name": "none"}
+            lines.append("judge: " + ", ".join(f"{k} {v}" for k, v in judge.items()))
+            lines.append(f"run: {run.directory}")
+        return lines
+
+    # ------------------------------------------------------------ while cases run
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        """Take what the case answered off its report; a PASS counts only where the case itself passed."""
+        if self.worker is not None:
+            return
+        properties = dict(report.user_properties)
+        key = tuple(json.loads(str(properties[CASE]))) if CASE in properties else None
+        finding = record.load_finding(str(properties[FINDING])) if FINDING in properties else None
+        report.user_properties = [item for item in report.user_properties if item[0] not in {CASE, FINDING}]
+        if key is None:
+            return
+        run = self.run
+        if finding is not None and report.when == "call":
+            if finding.outcome is Outcome.PASS and (not report.passed or hasattr(report, "wasxfail")):
+                run.reports[key] = f"its case did not pass: {_why(report)}"
+            else:
+                run.findings.append(finding)
+        elif report.when == "teardown" and not report.passed:
+            run.findings = [item for item in run.findings if (item.candidate, item.limit.id) != key]
+            run.reports[key] = f"its teardown failed: {_why(report)}"
+        elif finding is None and (report.when == "call" or not report.passed):
+            run.reports[key] = _why(report) or "the case handed nothing to check()"
+
+    # ------------------------------------------------------------ at the end
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_sessionfinish(self, session: pytest.Session, exitstatus: int) -> None:
+        run = self.run
+        if run.collect_only or run.reference is None or not run.directory.name:
+            return
+        if self.worker is not None:
+            run.config.workeroutput["harness_facts"] = self._facts()  # type: ignore[attr-defined]
+            return
+        try:
+            written = self._record(exitstatus)
+            record.write(written, run.directory)
+        except (OSError, HarnessError) as error:  # no record, no verdict: this must not end green
+            run.trouble.append(f"NO VERDICT: the record could not be written to {run.directory} ({error})")
+            session.exitstatus = pytest.ExitCode.INTERNAL_ERROR
+            return
+        run.written = written
+        self._clear_work()
+        if not written.partial and not written.released and session.exitstatus == pytest.ExitCode.OK:
+            session.exitstatus = pytest.ExitCode.TESTS_FAILED
+        self._publish(written)
+
+    def _facts(self) -> dict[str, dict[str, str]]:
+        run = self.run
+        judge = dict(run.judge.describe()) if run.judge else {}
+        return {"engine": dict(run.engine.describe()), "judge": judge} | run.facts
+
+    def _record(self, exitstatus: int) -> record.RunRecord:
+        run = self.run
+        assert run.reference is not None
+        names = [item.name for item in run.candidates]
+        findings = policy.correct(run.findings)
+        answered = {(item.candidate, item.limit.id) for item in findings}
+        ended = exitstatus in (pytest.ExitCode.INTERRUPTED, pytest.ExitCode.INTERNAL_ERROR)
+        unanswered = {
+            (name, limit.id): self._unanswered(name, limit, ended)
+            for name in names
+            for limit in run.policy.limits
+            if (name, limit.id) not in answered
+        }
+        partial = bool(run.config.option.partial)
+        return record.RunRecord(
+            schema_number=record.SCHEMA,
+            run=run.directory.name,
+            started=run.started.isoformat(timespec="seconds"),
+            seconds=(record.now() - run.started).total_seconds(),
+            status="interrupted" if ended else "complete",
+            partial=partial,
+            command=("pytest", *map(str, run.config.invocation_params.args)),
+            versions=record.environment(),
+            git=run.git,
+            options=run.options,
+            **self._facts(),
+            reference=run.reference,
+            candidates=run.candidates,
+            policy=record.PolicyFacts(
+                path=run.policy.path,
+                digest=run.policy.digest,
+                text=run.policy.text,
+                limits=run.policy.limits,
+                decoding=run.policy.decoding,
+            ),
+            corpora=tuple(
+                record.CorpusFacts(
+                    name=name, digest=item.digest, rows=len(item.items), source=item.source, version=item.version
+                )
+                for name, item in run.corpora.items()
+            ),
+            findings=tuple(findings),
+            unanswered=tuple(
+                record.Unanswered(candidate=name, limit=limit, why=why) for (name, limit), why in unanswered.items()
+            ),
+            verdicts=gate.decide_all(run.policy.limits, names, findings, unanswered, partial=partial),
+            warnings=tuple(run.trouble),
+            tables=record.list_tables(run.directory),
+        )
+
+    def _unanswered(self, candidate: str, limit: Limit, ended: bool) -> str:
+        if why := self.run.reports.get((candidate, limit.id)):
+            return why
+        if ended:
+            return "the run was interrupted"
+        return f"no case for {limit.metric} ran to its end (not collected, deselected, or its worker died)"
+
+    def _clear_work(self) -> None:
+        """Whole first-token distributions are large; what was read off them is kept."""
+        shutil.rmtree(self.run.directory / "work", ignore_errors=True)
+        (self.run.directory / "work.lock").unlink(missing_ok=True)
+
+    def _publish(self, written: record.RunRecord) -> None:
+        """The page and the step summary; if one fails the verdict stands, and the run says so."""
+        from harness.report import html, markdown
+
+        try:
+            html.write(written, self.run.directory)
+        except Exception as error:  # the verdict is in the record and must reach the user
+            self.run.trouble.append(
+                f"the report could not be written ({type(error).__name__}: {error}); the record is whole: "
+                f"python -m harness report {self.run.directory}"
+            )
+        if summary := os.environ.get("GITHUB_STEP_SUMMARY"):
+            try:
+                with Path(summary).open("a", encoding="utf-8") as file:
+                    file.write(markdown.step_summary(written))
+            except OSError as error:
+                self.run.trouble.append(f"$GITHUB_STEP_SUMMARY could not be written: {error}")
+
+    def pytest_terminal_summary(self, terminalreporter: Any) -> None:
+        run = self.run
+        if run.written is None and not run.trouble:
+            return
+        terminalreporter.section("verdict")
+        if run.written is not None:
+            from harness.report.terminal import closing_table
+
+            width = shutil.get_terminal_size().columns
+            terminalreporter.write(closing_table(run.written, width=width, color=terminalreporter.hasmarkup))
+            terminalreporter.write_line(f"record: {run.directory / record.FILE}")
+            terminalreporter.write_line(f"report: {run.directory / 'report.html'}")
+        for line in run.trouble:
+            terminalreporter.write_line(f"warning: {line}", yellow=True)
+
+
+def _why(report: pytest.TestReport) -> str:
+    """One line of why a report is not a plain pass."""
+    if hasattr(report, "wasxfail"):
+        return f"xfail: {report.wasxfail or 'no reason'}"
+    if report.passed:
+        return ""
+    if report.skipped and isinstance(report.longrepr, tuple):
+        return str(report.longrepr[2])
+    crash = getattr(report.longrepr, "reprcrash", None)
+    text = crash.message if crash else str(report.longrepr or "failed")
+    return text.strip().splitlines()[0] if text.strip() else "failed"

@@ -1,0 +1,145 @@
+"""The report as a person meets it: opened from a file, in a real browser, without a network."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from report.conftest import HOSTILE
+from report.factory import DISPLACED, HEALTHY, Fake, build, trajectory
+
+from harness.report import html
+
+pytestmark = pytest.mark.browser
+
+RUNS = {
+    "release": (HEALTHY,),
+    "block": (DISPLACED,),
+    "unanswered": (Fake("x", problems={"yes-for-no": "no token"}, unanswered={"gibberish": "skipped"}),),
+    "trajectory": trajectory(),
+}
+_POOR_CONTRAST = """() => {
+  const rgb = text => (text.match(/[\\d.]+/g) || []).map(Number);
+  const linear = v => v <= 0.03928 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4;
+  const light = c => [0.2126, 0.7152, 0.0722].reduce((sum, share, i) => sum + share * linear(c[i] / 255), 0);
+  const behind = item => {
+    for (; item; item = item.parentElement) {
+      const color = rgb(getComputedStyle(item).backgroundColor);
+      if (color.length === 3 || color[3] === 1) return color;
+    }
+    return [255, 255, 255];
+  };
+  const speaks = item => [...item.childNodes].some(node => node.nodeType === 3 && node.data.trim());
+  return [...document.querySelectorAll('body *:not(title)')].filter(speaks).map(item => {
+    const own = getComputedStyle(item);
+    const [a, b] = [rgb(item instanceof SVGElement ? own.fill : own.color), behind(item)].map(light);
+    return [(Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05), item.outerHTML.slice(0, 100)];
+  }).filter(([ratio]) => ratio < 4.5);
+}"""
+_OPEN_ALL = "document.querySelectorAll('details').forEach(item => item.open = true)"
+
+
+@pytest.fixture(scope="module")
+def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    root = tmp_path_factory.mktemp("runs")
+    return {name: html.write(build(root / name, *fakes), root / name) for name, fakes in RUNS.items()}
+
+
+@pytest.fixture(scope="module")
+def hostile_page(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("hostile")
+    texts = tuple(text.replace("\ud800", "") for text in HOSTILE)
+    return html.write(build(root, DISPLACED, hostile=texts, warnings=texts[:8]), root)
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("name", RUNS)
+def test_opens_from_a_file_quietly(pages: dict[str, Path], visit: Callable[..., Any], name: str, scheme: str) -> None:
+    seen = visit(pages[name], scheme=scheme)
+    seen.page.evaluate(_OPEN_ALL)
+    seen.page.wait_for_timeout(50)
+    assert seen.console == []
+    assert seen.requests == [pages[name].resolve().as_uri()]
+
+
+@pytest.mark.parametrize("width", [1280, 390])
+@pytest.mark.parametrize("name", [*RUNS, "hostile"])
+def test_nothing_overflows(
+    pages: dict[str, Path], hostile_page: Path, visit: Callable[..., Any], name: str, width: int
+) -> None:
+    page = visit(pages.get(name, hostile_page), width=width, height=844).page
+    page.evaluate(_OPEN_ALL)
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    outside = page.evaluate(
+        "width => [...document.querySelectorAll('body *')].filter(item => !item.closest('.scroll, pre')"
+        " && item.getBoundingClientRect().right > width + 1).map(item => item.outerHTML.slice(0, 120))",
+        width,
+    )
+    assert outside == []
+
+
+@pytest.mark.parametrize("width", [1280, 390])
+@pytest.mark.parametrize("name", RUNS)
+def test_the_verdict_is_above_the_fold(
+    pages: dict[str, Path], visit: Callable[..., Any], name: str, width: int
+) -> None:
+    page = visit(pages[name], width=width, height=844).page
+    box = page.locator("h1").bounding_box()
+    assert page.locator("h1").is_visible()
+    assert box["y"] >= 0
+    assert box["y"] + box["height"] < 844
+    assert page.locator(".word").inner_text() == ("RELEASE" if name == "release" else "BLOCK")
+
+
+def test_hostile_text_is_shown_and_runs_nothing(hostile_page: Path, visit: Callable[..., Any]) -> None:
+    seen = visit(hostile_page)
+    page = seen.page
+    page.evaluate(_OPEN_ALL)
+    page.wait_for_timeout(100)
+    assert seen.console == []
+    assert seen.requests == [hostile_page.resolve().as_uri()]
+    assert page.title() == "block: dpo-displaced against reference"
+    assert page.locator("script, img, textarea, iframe").count() == 0
+    text = page.locator("body").inner_text()
+    for shown in (HOSTILE[0], HOSTILE[1], "{{ 7 * 7 }}", r"\x1b[2J", r"safe\u202eetihw", r"null\x00byte", r"\u2028"):
+        assert shown in text
+    links = page.eval_on_selector_all("a", "items => items.map(item => item.getAttribute('href'))")
+    assert all(link.startswith("#") for link in links)
+
+
+def test_the_policy_of_the_page_stops_scripts_that_get_in(pages: dict[str, Path], visit: Callable[..., Any]) -> None:
+    """Were escaping ever to fail, the browser still runs nothing and fetches nothing."""
+    page = visit(pages["block"]).page
+    page.evaluate(
+        "() => { const item = document.createElement('div'); document.body.append(item);"
+        " item.innerHTML = `<img src=x onerror=\"document.title = 'owned'\">`;"
+        " const script = document.createElement('script'); script.textContent = \"document.title = 'owned'\";"
+        " document.body.append(script); }"
+    )
+    page.wait_for_timeout(100)
+    assert page.title() != "owned"
+
+
+def test_links_lead_to_sections(pages: dict[str, Path], visit: Callable[..., Any]) -> None:
+    page = visit(pages["trajectory"]).page
+    for link in page.locator("nav a").all():
+        link.click()
+        assert page.locator(page.url[page.url.index("#") :]).is_visible()
+
+
+def test_long_text_waits_behind_a_click(hostile_page: Path, visit: Callable[..., Any]) -> None:
+    page = visit(hostile_page).page
+    closed = page.get_by_text("5,000 more characters")
+    assert closed.count() > 0
+    assert len(page.locator("body").inner_text()) < 100_000
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_text_stands_out(pages: dict[str, Path], visit: Callable[..., Any], scheme: str) -> None:
+    """Contrast of at least 4.5 to 1 for every text, badge and heading in sight (WCAG AA)."""
+    page = visit(pages["unanswered"], scheme=scheme).page
+    page.evaluate(_OPEN_ALL)
+    poor = page.evaluate(_POOR_CONTRAST)
+    assert poor == []

@@ -1,0 +1,239 @@
+"""The page: verdict first, the record's numbers, self-contained, and nothing a model wrote is more than text."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from dataclasses import replace
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+from report.factory import DISPLACED, HEALTHY, LIMITS, Fake, build, trajectory
+
+from harness.report import html, svg
+
+
+class Page(HTMLParser):
+    """Tags, attributes and text of a page."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.tags: list[str] = []
+        self.attributes: list[tuple[str, str, str]] = []
+        self.open: list[str] = []
+        self.text = ""
+        self.feed(page)
+        self.close()
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.attributes += [(tag, name, value or "") for name, value in attrs]
+        if tag not in {"meta", "link", "br", "line", "rect", "circle", "path", "polygon", "polyline"}:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open, f"</{tag}> closes nothing"
+        assert self.open.pop() == tag
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.handle_starttag(tag, attrs)
+        if self.open and self.open[-1] == tag:
+            self.open.pop()
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+
+def page_of(directory: Path, *fakes: Fake, **options: object) -> str:
+    built = build(directory, *fakes, **options)  # type: ignore[arg-type]
+    return html.write(built, directory).read_text(encoding="utf-8")
+
+
+MIXED = Fake(
+    "mixed",
+    values={"refusal-drop": 0.04},
+    problems={"yes-for-no": "no token means deny"},
+    unanswered={"gibberish": "skipped: slow"},
+)
+
+
+@pytest.mark.parametrize(
+    "fakes",
+    [(HEALTHY,), (DISPLACED,), (MIXED,), trajectory(), (HEALTHY, DISPLACED), (replace(HEALTHY, identity="reference"),)],
+    ids=["release", "block", "mixed", "trajectory", "two", "same"],
+)
+@pytest.mark.parametrize("with_tables", [True, False], ids=["tables", "no-tables"])
+def test_well_formed_and_self_contained(tmp_path: Path, fakes: tuple[Fake, ...], with_tables: bool) -> None:
+    page = Page(page_of(tmp_path, *fakes, with_tables=with_tables))
+    assert page.open == []
+    assert not {"script", "iframe", "object", "embed", "img", "form", "base"} & set(page.tags)
+    for tag, name, value in page.attributes:
+        assert not name.startswith("on")
+        if name in {"src", "href", "action", "data", "srcset", "poster"}:
+            assert value.startswith("#") or (tag, value) == ("link", "data:,"), (tag, name, value)
+    policy = next(value for tag, name, value in page.attributes if name == "content" and "default-src" in value)
+    assert policy.startswith("default-src 'none'")
+    assert "script" not in policy
+    assert "url(" not in page.text
+    assert "@import" not in page.text
+    anchors = {value for _, name, value in page.attributes if name == "href" and value.startswith("#")}
+    ids = [value for _, name, value in page.attributes if name == "id"]
+    assert {item.removeprefix("#") for item in anchors} <= set(ids)
+    assert len(ids) == len(set(ids))
+
+
+def test_release(tmp_path: Path) -> None:
+    page = page_of(tmp_path, HEALTHY)
+    assert "<h1>Release dpo-healthy: all 5 blocking limits are kept.</h1>" in page
+    assert "<title>release: dpo-healthy against reference</title>" in page
+
+
+def test_block_says_which_limits_and_shows_the_numbers_of_the_record(tmp_path: Path) -> None:
+    page = page_of(tmp_path, DISPLACED)
+    assert "<h1>Do not release dpo-displaced: 3 broken (refusal-drop, harmful-answers, yes-for-no).</h1>" in page
+    text = " ".join(Page(page).text.split())
+    assert "refusal-drop refusal_rate_drop on unsafe 0.752 0.342 0.410 [0.352, 0.468]" in text
+    assert "chosen-fell chosen_logprob_change on preferences -14.250 -26.750 -12.500 [-13.300, -11.700] nats" in text
+    assert "Warnings, which do not block: 1 broken (chosen-fell)." in text
+    assert re.search(r'aria-label="0\.410, interval 0\.352 to 0\.468; limit at most 0\.05', page)
+
+
+def test_identities_environment_and_policy_are_there(tmp_path: Path) -> None:
+    built = build(tmp_path, HEALTHY)
+    text = Page(html.write(built, tmp_path).read_text(encoding="utf-8")).text
+    for item in (built.reference, *built.candidates):
+        assert item.short in text
+    for expected in ("0123456789ab", "with uncommitted changes", "phrases", "2.9.0", "limits: []", "temperature 0"):
+        assert expected in text
+
+
+def test_what_is_not_answered_is_told_apart(tmp_path: Path) -> None:
+    text = " ".join(Page(page_of(tmp_path, MIXED)).text.split())
+    assert "1 undecided (refusal-drop), 1 not measurable (yes-for-no), 1 unanswered (gibberish)" in text
+    assert "? INVALID undecided" in text
+    assert "? INVALID not measurable" in text
+    assert "∅ unanswered" in text
+    assert "skipped: slow" in text
+
+
+def test_partial_interrupted_and_warnings(tmp_path: Path) -> None:
+    page = page_of(tmp_path, HEALTHY, partial=True, status="interrupted", warnings=("disk full",))
+    assert "No verdict on dpo-healthy" in page
+    assert "The run is interrupted" in page
+    assert "<li>disk full</li>" in page
+
+
+def test_an_a_a_run_is_called_one(tmp_path: Path) -> None:
+    assert "A/A run" in page_of(tmp_path, replace(HEALTHY, identity="reference"))
+
+
+def test_missing_tables_are_said(tmp_path: Path) -> None:
+    page = page_of(tmp_path, DISPLACED, with_tables=False)
+    for kind in ("completions", "scores", "risers"):
+        assert f"not measured: the run has no {kind}" in page
+
+
+def test_more_than_fits_is_counted_with_its_file(tmp_path: Path) -> None:
+    text = " ".join(Page(page_of(tmp_path, replace(DISPLACED, refuses=0.0), prompts=200, pairs=200)).text.split())
+    assert re.search(r"50 shown, \d+ more in tables/dpo-displaced/unsafe\.completions\.parquet", text)
+    assert re.search(r"50 of \d+ fallen pairs shown, the rest in tables/dpo-displaced/preferences\.scores", text)
+
+
+def test_trajectory(tmp_path: Path) -> None:
+    text = " ".join(Page(page_of(tmp_path, *trajectory())).text.split())
+    assert "Refusals fell before the log-probabilities did: at step 16" in text
+    assert "Peak of opposite_mass_rise on persona over 5 candidates: 0.440 [0.400, 0.480]" in text
+    assert "step 24: 0.400 [0.340, 0.460]" in text
+
+
+def test_hostile_text_is_text(tmp_path: Path, hostile: tuple[str, ...]) -> None:
+    page = page_of(tmp_path, DISPLACED, hostile=hostile, warnings=hostile[:8])
+    parsed = Page(page)
+    assert parsed.open == []
+    assert not {"script", "img", "textarea"} & set(parsed.tags)
+    assert hostile[0] in parsed.text
+    assert hostile[1] in parsed.text
+    assert "{{ 7 * 7 }} {% include '/etc/passwd' %} {# gone #}" in parsed.text
+    assert r"\x1b[2J\x1b[31mred" in parsed.text
+    assert r"safe\u202eetihw\u202c" in parsed.text
+    assert r"null\x00byte \ufeff bom \u200b zero width" in parsed.text
+    assert r"line\u2028separator\u2029paragraph" in parsed.text
+    assert "javascript:" not in "".join(value for _, name, value in parsed.attributes if name in {"href", "src"})
+    for gone in "\x00\x1b\u202e\u2028\u2029\u200b\ufeff\r":
+        assert gone not in page
+    assert len(page) < 2_000_000
+    assert "994,500 further characters only in the table file" in parsed.text
+
+
+def test_a_lone_surrogate_does_not_stop_the_page(tmp_path: Path) -> None:
+    built = build(tmp_path, HEALTHY, with_tables=False).model_copy(update={"warnings": ("crash \ud800",)})
+    assert r"crash \ud800" in html.write(built, tmp_path).read_text(encoding="utf-8")
+
+
+def test_tokens_are_seen_whole(tmp_path: Path) -> None:
+    page = page_of(tmp_path, DISPLACED)
+    assert '<span class="token">␣yes</span>' in page
+    assert '<span class="token"><span class="esc">\\n</span></span>' in page
+
+
+def test_output_elsewhere_and_again(tmp_path: Path) -> None:
+    built = build(tmp_path / "run", HEALTHY)
+    target = tmp_path / "elsewhere" / "page.html"
+    assert html.write(built, tmp_path / "run", target) == target
+    first = target.read_bytes()
+    assert html.write(built, tmp_path / "run", target).read_bytes() == first
+    assert not (tmp_path / "run" / "report.html").exists()
+
+
+def test_a_failure_leaves_the_old_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    built = build(tmp_path, HEALTHY, with_tables=False)
+    before = html.write(built, tmp_path).read_bytes()
+    monkeypatch.setattr(Path, "write_bytes", lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        html.write(built, tmp_path)
+    monkeypatch.undo()
+    assert (tmp_path / "report.html").read_bytes() == before
+    assert sorted(item.name for item in tmp_path.iterdir()) == ["record.json", "report.html"]
+
+
+def test_no_model_library_is_imported(tmp_path: Path) -> None:
+    build(tmp_path, DISPLACED)
+    code = (
+        "import sys, pathlib\n"
+        "for name in ('torch', 'transformers', 'peft', 'vllm', 'lm_eval'): sys.modules[name] = None\n"
+        "from harness import record\n"
+        "from harness.report import html, markdown, terminal\n"
+        f"where = pathlib.Path({str(tmp_path)!r})\n"
+        "run = record.read(where)\n"
+        "html.write(run, where); markdown.step_summary(run); terminal.closing_table(run, 80, False)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+# ---------------------------------------------------------------- plots
+
+
+def test_ticks_are_round_and_inside() -> None:
+    assert svg.ticks(0, 1) == [0, 0.2, 0.4, 0.6, 0.8, 1]
+    assert svg.ticks(-13.2, 0.4) == [-12.5, -10, -7.5, -5, -2.5, 0] or svg.ticks(-13.2, 0.4) == [-10, -5, 0]
+    for low, high in ((1e-6, 2e-6), (-1e5, 1e5), (0.049, 0.051)):
+        found = svg.ticks(low, high)
+        assert 2 <= len(found) <= 12
+        assert all(low <= tick <= high for tick in found)
+
+
+def test_plots_of_nothing_and_of_one_value() -> None:
+    assert svg.interval(float("nan"), 0, 1, LIMITS[0]) == ""
+    assert svg.dumbbell(float("nan"), 1, 0, 1) == ""
+    assert svg.bar(float("nan"), 1, "other") == ""
+    for values in ([0.0], [3.0], [0.0, 0.0], [-2.0]):
+        assert "<svg" in svg.histogram(values)
+        assert "<svg" in svg.scatter(values, values)
+    assert "nan" not in svg.interval(0.0, 0.0, 0.0, LIMITS[0])
+
+
+def test_the_histogram_counts_every_value() -> None:
+    assert str(svg.histogram([-1.0, 0.0, 1.0] * 7)).count('class="bar') <= 3

@@ -1,0 +1,30 @@
+"""Names of checkpoints within a run."""
+
+import pytest
+
+from harness.errors import OptionError
+from harness.session import name_checkpoints
+
+
+@pytest.mark.parametrize(
+    ("reference", "candidates", "names"),
+    [
+        ("base", ["out/final"], ("base", ["final"])),
+        ("base/final", ["out/final"], ("base-final", ["out-final"])),
+        ("base", ["a/checkpoint-8", "b/checkpoint-8"], ("base", ["a-checkpoint-8", "b-checkpoint-8"])),
+        ("org/model@main", ["org/model-dpo@abc"], ("model@main", ["model-dpo@abc"])),
+        ("ref", ["ref"], ("ref", ["ref-1"])),
+        ("Model", ["model"], ("Model", ["model-1"])),
+        ("base", ["corpora"], ("base", ["corpora-1"])),
+        ("base", ["../we ird<x>/a"], ("base", ["a"])),
+    ],
+)
+def test_names_are_short_and_unique(reference, candidates, names):
+    assert name_checkpoints(reference, candidates) == names
+
+
+def test_one_candidate_twice():
+    with pytest.raises(OptionError, match="given twice"):
+        name_checkpoints("r", ["a", "a"])
+    with pytest.raises(OptionError, match="given twice"):
+        name_checkpoints("r", ["a", "a/"])
