@@ -86,16 +86,16 @@ def load(name: str, source: CorpusSource, kind: Kind, root: Path) -> Corpus[Prom
     if not rows:
         raise CorpusError(f"corpus {name!r} is empty: {where} has no rows, so nothing could be measured on it")
     items = [_item(name, where, number, row, kind, source.columns, count=len(rows)) for number, row in rows]
-    return _corpus(name, where, items, version)
+    return _corpus(name, where, items, str(source), version)
 
 
-def _corpus(name: str, where: str, items: list[Any], version: str) -> Corpus[Any]:
+def _corpus(name: str, where: str, items: list[Any], source: str, version: str) -> Corpus[Any]:
     digest = hashlib.sha256()
     for item in items:
         digest.update(json.dumps(asdict(item), sort_keys=True, ensure_ascii=False).encode("utf-8", "surrogatepass"))
         digest.update(b"\n")
     try:
-        return Corpus(name=name, items=tuple(items), digest=digest.hexdigest(), source=where, version=version)
+        return Corpus(name=name, items=tuple(items), digest=digest.hexdigest(), source=source, version=version)
     except ValueError as error:
         raise CorpusError(f"{where}: {error}") from None
 

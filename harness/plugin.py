@@ -8,6 +8,7 @@ after the last one stands in ``session.py``.
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -248,7 +249,7 @@ def _message(config: pytest.Config, finding: Finding) -> Iterator[str]:
         examples = finding.measurement.examples
         more = f" and {len(examples) - _EXAMPLES} more" if len(examples) > _EXAMPLES else ""
         yield f"  items: {', '.join(map(visible, examples[:_EXAMPLES]))}{more}"
-    yield f"  report: {config.stash[RUN].directory / 'report.html'}"
+    yield f"  report: {os.path.relpath(config.stash[RUN].directory / 'report.html')}"
 
 
 def _properties(finding: Finding) -> Iterator[tuple[str, object]]:

@@ -167,14 +167,16 @@ class Gatekeeper:
 
     def pytest_report_header(self) -> list[str]:
         run = self.run
-        lines = [f"policy: {run.policy.path} ({run.policy.digest[:12]}, {len(run.policy.limits)} limits)"]
+        lines = [
+            f"policy: {os.path.relpath(run.policy.path)} ({run.policy.digest[:12]}, {len(run.policy.limits)} limits)"
+        ]
         if run.reference is not None:
             for role, item in (("reference", run.reference), *(("candidate", item) for item in run.candidates)):
                 lines.append(f"{role}: {item.spec} ({item.short}{', adapter on ' + item.base if item.base else ''})")
             lines.append("engine: " + ", ".join(f"{k} {v}" for k, v in run.engine.describe().items()))
             judge = run.judge.describe() if run.judge else {"name": "none"}
             lines.append("judge: " + ", ".join(f"{k} {v}" for k, v in judge.items()))
-            lines.append(f"run: {run.directory}")
+            lines.append(f"run: {os.path.relpath(run.directory)}")
         return lines
 
     # ------------------------------------------------------------ while cases run
@@ -259,7 +261,7 @@ class Gatekeeper:
             reference=run.reference,
             candidates=run.candidates,
             policy=record.PolicyFacts(
-                path=run.policy.path,
+                path=os.path.relpath(run.policy.path, run.config.rootpath),
                 digest=run.policy.digest,
                 text=run.policy.text,
                 limits=run.policy.limits,
@@ -320,8 +322,9 @@ class Gatekeeper:
 
             width = shutil.get_terminal_size().columns
             terminalreporter.write(closing_table(run.written, width=width, color=terminalreporter.hasmarkup))
-            terminalreporter.write_line(f"record: {run.directory / record.FILE}")
-            terminalreporter.write_line(f"report: {run.directory / 'report.html'}")
+            directory = Path(os.path.relpath(run.directory))
+            terminalreporter.write_line(f"record: {directory / record.FILE}")
+            terminalreporter.write_line(f"report: {directory / 'report.html'}")
         for line in run.trouble:
             terminalreporter.write_line(f"warning: {line}", yellow=True)
 

@@ -11,7 +11,7 @@ import json
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
@@ -67,7 +67,9 @@ def write_corpora(directory: Path, corpora: Mapping[str, Corpus[Prompt] | Corpus
     """What was asked, as tables of the run: ``tables/corpora/NAME.prompts.parquet`` or ``NAME.pairs.parquet``."""
     for name, corpus in corpora.items():
         kind = "prompts" if isinstance(corpus.items[0], Prompt) else "pairs"
-        tables.write_rows(directory / "tables" / "corpora" / f"{name}.{kind}.parquet", corpus.items)
+        rows = [asdict(item) for item in corpus.items]
+        columns = {"prompt" if key == "text" else key: [row[key] for row in rows] for key in rows[0]}
+        tables.write_frame(directory / "tables" / "corpora" / f"{name}.{kind}.parquet", columns)
 
 
 @dataclass(eq=False)

@@ -40,7 +40,7 @@ class HfEngine:
         Imports torch only where it is needed to know the device: a CPU build says so in its version.
         """
         device, dtype = self._device_and_dtype()
-        versions = {f"{package}_version": _version(package) for package in ("torch", "transformers", "peft")}
+        versions = {package: _version(package) for package in ("torch", "transformers", "peft")}
         return {
             "engine": self.name,
             "device": device,

@@ -86,17 +86,19 @@ class HfModel:
                 batch_tokens=self._options.batch_tokens,
                 on_batch=Countdown(owners, on_progress).finished,
             )
-        return [
-            Completion(
+        completions = []
+        for request, owner, tokens in zip(requests, owners, answers, strict=True):
+            stopped = tokens[-1] in chat.stops
+            completion = Completion(
                 prompt_id=request.prompt_id,
                 sample=request.sample,
-                text=chat.decode(tokens),
+                text=chat.decode(tokens[:-1] if stopped else tokens),
                 tokens=len(tokens),
-                finish=FinishReason.STOP if tokens and tokens[-1] in chat.stops else FinishReason.LENGTH,
+                finish=FinishReason.STOP if stopped else FinishReason.LENGTH,
                 category=prompts[owner].category,
             )
-            for request, owner, tokens in zip(requests, owners, answers, strict=True)
-        ]
+            completions.append(completion)
+        return completions
 
     def score(self, pairs: Sequence[PreferencePair], on_progress: OnProgress = no_progress) -> list[PairScore]:
         """log π(y⁺|x) and log π(y⁻|x) per token, nats. Progress counts pairs.

@@ -8,6 +8,9 @@ the end-of-turn token the model emits to stop. So the scored text is::
 and the answer is what the template makes of it (many templates trim it). Text that a template puts before answers and
 that is not white space (an empty ``<think>`` block, say) belongs to no answer and is left out.
 
+What a template writes after the end of turn (ChatML's line break) is not counted: the model stops before it. TRL's
+trainers do count it.
+
 A templated prompt has one BOS: the template's, or, where the template writes none and the tokenizer would add one by
 itself, the tokenizer's.
 """

@@ -78,6 +78,11 @@ class Rates:
     """Scale on which reference and candidate are drawn; rates and shares have 0 to 1."""
     highest: float = 1.0
 
+    @property
+    def compares(self) -> bool:
+        """The metric has a value for the reference and one for the candidate, not only one for both together."""
+        return any(math.isfinite(item.reference) and math.isfinite(item.candidate) for item in self.slices)
+
 
 @dataclass(frozen=True, slots=True)
 class Labels:
