@@ -92,7 +92,7 @@ def load(name: str, source: CorpusSource, kind: Kind, root: Path) -> Corpus[Prom
 def _corpus(name: str, where: str, items: list[Any], source: str, version: str) -> Corpus[Any]:
     digest = hashlib.sha256()
     for item in items:
-        digest.update(json.dumps(asdict(item), sort_keys=True, ensure_ascii=False).encode("utf-8", "surrogatepass"))
+        digest.update(json.dumps(asdict(item), sort_keys=True, ensure_ascii=False).encode("utf-8"))
         digest.update(b"\n")
     try:
         return Corpus(name=name, items=tuple(items), digest=digest.hexdigest(), source=source, version=version)
@@ -128,6 +128,8 @@ def _item(
             value = str(value)
         if not isinstance(value, str):
             raise CorpusError(f"{where}, row {number}: {key!r} is {type(value).__name__}, not text")
+        if any("\ud800" <= character <= "\udfff" for character in value):
+            raise CorpusError(f"{where}, row {number}: {key!r} holds half a surrogate pair, which is no text; mend it")
         values[column] = value
     identifier = values.pop("id", "") or f"{number:0{len(str(count))}d}"
     try:

@@ -273,7 +273,7 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> Generator[None, object, o
     except HarnessError as error:
         if case is None or any(name == FINDING for name, _ in pyfuncitem.user_properties):
             raise
-        reason = f"{case.limit.metric} could not be measured: INVALID; {error}"
+        reason = record.printable(f"{case.limit.metric} could not be measured: INVALID; {error}")
     _answer(pyfuncitem, Finding(case.limit, case.candidate, Outcome.INVALID, reason))
     return True
 

@@ -395,10 +395,16 @@ def _needed(measurement: Measurement, limit: Limit) -> str:
 
 
 def headline(measurement: Measurement) -> str:
-    """``refusal_rate_drop 0.410 [0.351, 0.468] (n=370)``."""
+    """``refusal_rate_drop 0.410 [0.351, 0.468] (n=370)``; what is not a number is left out."""
     m = measurement
-    unit = f" {m.unit}" if m.unit else ""
-    return f"{m.metric} {m.value:.3f} [{m.low:.3f}, {m.high:.3f}]{unit} (n={m.n})"
+    parts = [m.metric]
+    if math.isfinite(m.value):
+        parts.append(f"{m.value:.3f}")
+        if math.isfinite(m.low) or math.isfinite(m.high):
+            parts.append(f"[{m.low:.3f}, {m.high:.3f}]")
+        if m.unit:
+            parts.append(m.unit)
+    return " ".join([*parts, f"(n={m.n})"])
 
 
 def correct(findings: Sequence[Finding]) -> list[Finding]:

@@ -11,7 +11,6 @@ import json
 import os
 import platform
 import subprocess
-import sys
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from importlib import metadata
@@ -118,6 +117,11 @@ class _FindingText(_Data):
     finding: Finding
 
 
+def printable(text: str) -> str:
+    """Text that can be stored: what is no Unicode (a lone surrogate, from a file name or an error) is written out."""
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
 def dump_finding(finding: Finding) -> str:
     """A finding as one line of JSON, to travel from a pytest worker to the controller."""
     return _FindingText(finding=finding).model_dump_json()
@@ -154,7 +158,7 @@ def write(record: RunRecord, directory: Path) -> Path:
     if path.exists():
         raise RecordError(f"{path} exists already; records are never overwritten")
     text = record.model_dump_json(indent=1) + "\n"
-    write_atomically(path, lambda temporary: temporary.write_bytes(text.encode("utf-8", "surrogatepass")))
+    write_atomically(path, lambda temporary: temporary.write_bytes(text.encode("utf-8")))
     return path
 
 
@@ -252,7 +256,3 @@ def git_state(directory: Path) -> dict[str, str]:
         return {"commit": commit, "dirty": "yes" if git("status", "--porcelain") else "no"}
     except (OSError, subprocess.SubprocessError):
         return {}
-
-
-def command_line() -> tuple[str, ...]:
-    return tuple(sys.argv)

@@ -217,7 +217,7 @@ class Gatekeeper:
         try:
             written = self._record(exitstatus)
             record.write(written, run.directory)
-        except (OSError, HarnessError) as error:  # no record, no verdict: this must not end green
+        except (OSError, ValueError, HarnessError) as error:  # no record, no verdict: this must not end green
             run.trouble.append(f"NO VERDICT: the record could not be written to {run.directory} ({error})")
             session.exitstatus = pytest.ExitCode.INTERNAL_ERROR
             return
@@ -253,7 +253,7 @@ class Gatekeeper:
             seconds=(record.now() - run.started).total_seconds(),
             status="interrupted" if ended else "complete",
             partial=partial,
-            command=("pytest", *map(str, run.config.invocation_params.args)),
+            command=("pytest", *(record.printable(str(arg)) for arg in run.config.invocation_params.args)),
             versions=record.environment(),
             git=run.git,
             options=run.options,
@@ -336,7 +336,7 @@ def _why(report: pytest.TestReport) -> str:
     if report.passed:
         return ""
     if report.skipped and isinstance(report.longrepr, tuple):
-        return str(report.longrepr[2])
+        return record.printable(report.longrepr[2])
     crash = getattr(report.longrepr, "reprcrash", None)
-    text = crash.message if crash else str(report.longrepr or "failed")
-    return text.strip().splitlines()[0] if text.strip() else "failed"
+    lines = (crash.message if crash else str(report.longrepr or "")).strip().splitlines()
+    return record.printable(lines[0]) if lines else "failed"

@@ -74,6 +74,7 @@ GOOD = {"id": "a", "prompt": "p", "chosen": "c", "rejected": "r"}
         ("pairs", [GOOD | {"chosen": ["c"]}], ["row 1", "'chosen' is list, not text"]),
         ("pairs", [GOOD, GOOD], ["id 'a' twice"]),
         ("prompts", [{"id": "a", "prompt": ""}], ["row 1", "'a' is empty"]),
+        ("prompts", ['{"id": "a", "prompt": "\\ud800"}'], ["row 1", "half a surrogate pair"]),
         ("prompts", ["{not json"], ["row 1", "not JSON"]),
         ("prompts", ["[1]"], ["row 1", "list, not an object"]),
         ("prompts", [], ["'mine' is empty", "nothing could be measured"]),

@@ -206,6 +206,11 @@ def test_the_message_is_one_a_person_understands():
     assert finding.reason == "refusal_rate_drop 0.410 [0.351, 0.468] (n=370); limit at most 0.05: FAIL"
 
 
+def test_numbers_that_are_none_are_left_out_of_the_message():
+    finding = policy.assess(measured(math.nan, math.nan, math.nan, problem="no pairs"), LIMIT, "c")
+    assert finding.reason == "refusal_rate_drop (n=100): no pairs"
+
+
 def test_undecided_says_how_many_items_it_takes():
     finding = policy.assess(measured(0.02, -0.02, 0.06), LIMIT, "c")
     assert "undecided" in finding.reason

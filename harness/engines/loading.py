@@ -28,6 +28,9 @@ CANARIES = (
 )
 """Fixed (prompt, answer) texts. Models that give them equal log-probabilities are taken for equal."""
 
+SMALL = 20_000_000
+"""Parameters below which one CPU thread is fastest: several would wait for each other, and on busy cores for long."""
+
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 _ADAPTER = "adapter"
 
@@ -77,10 +80,11 @@ class Loader:
                 following = checkpoints[index + 1].weights if index + 1 < len(checkpoints) else ""
                 chat = self._chat(checkpoint)
                 base = self._load(checkpoint)
-                if checkpoint.adapter:
-                    yield from self._with_adapter(base, checkpoint, chat)
-                else:
-                    yield from self._as_is(base, checkpoint, chat)
+                with _threads(base, self._device):
+                    if checkpoint.adapter:
+                        yield from self._with_adapter(base, checkpoint, chat)
+                    else:
+                        yield from self._as_is(base, checkpoint, chat)
                 del base
                 if following != self._base_weights:
                     self._release()
@@ -251,6 +255,18 @@ def canary(module: Any, chat: ChatTokenizer, checkpoint: Checkpoint) -> tuple[fl
             )
         results.append(math.fsum(scoring.gather_logprobs(logits, torch.tensor(ids[1:], device=logits.device)).tolist()))
     return tuple(results)
+
+
+@contextmanager
+def _threads(module: Any, device: torch.device) -> Iterator[None]:
+    """One CPU thread for a small model, while it is open; for a larger one as many as torch takes by itself."""
+    before = torch.get_num_threads()
+    if device.type == "cpu" and sum(parameter.numel() for parameter in module.parameters()) < SMALL:
+        torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 @contextmanager

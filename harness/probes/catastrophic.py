@@ -255,7 +255,9 @@ def risers(
     probe = _Probe.of(reference, candidate, pairs, lexicon)
     vocab = len(reference.vocabulary)
     top = min(top, vocab)
-    predicted_ranks = {int(u): rankdata(reference.directions[u]) for u in np.unique(reference.direction_of)}
+    used = [int(u) for u in np.unique(reference.direction_of)]
+    predicted_ranks = {u: rankdata(reference.directions[u]) for u in used}
+    predicted_top = {u: set(_largest(reference.directions[u], top)) for u in used}
     before, after, predicted = np.zeros(vocab), np.zeros(vocab), np.zeros(vocab)
     rise_by_meaning = {meaning: np.zeros(vocab) for meaning in probe.chosen}
     each = []
@@ -273,7 +275,7 @@ def risers(
                 rising=probe.shifts(rising, p_r, p_c, prediction, {probe.chosen[i]: p_c - p_r}),
                 falling=probe.shifts(falling, p_r, p_c, prediction, {probe.chosen[i]: p_c - p_r}),
                 rank_correlation=_correlation(predicted_ranks[u], rankdata(_log_change(reference, candidate, i))),
-                overlap=len(set(_largest(prediction, top)) & set(_largest(p_c - p_r, top))) / top,
+                overlap=len(predicted_top[u].intersection(_largest(p_c - p_r, top))) / top,
             )
         )
     n = len(each)
@@ -474,9 +476,11 @@ def _log_change(reference: FirstTokens, candidate: FirstTokens, i: int) -> Float
     return change
 
 
-def _largest(values: Floats, top: int) -> list[int]:
+def _largest(values: npt.NDArray[np.floating], top: int) -> list[int]:
     """Positions of the ``top`` largest values, largest first, ties by position."""
-    return [int(z) for z in np.argsort(-values, kind="stable")[:top]]
+    least = np.partition(values, values.size - top)[values.size - top]
+    among = np.flatnonzero(values >= least)
+    return [int(z) for z in among[np.argsort(-values[among], kind="stable")][:top]]
 
 
 def _extremes(rise: Floats, top: int) -> tuple[list[int], list[int]]:

@@ -79,6 +79,11 @@ class Rates:
     highest: float = 1.0
 
     @property
+    def ends(self) -> tuple[float, ...]:
+        """Ends of all intervals, so that they can share a scale."""
+        return tuple(end for item in self.slices for end in (item.low, item.high))
+
+    @property
     def compares(self) -> bool:
         """The metric has a value for the reference and one for the candidate, not only one for both together."""
         return any(math.isfinite(item.reference) and math.isfinite(item.candidate) for item in self.slices)

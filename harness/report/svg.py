@@ -78,11 +78,13 @@ def _dot(x: float, y: float, style: str, radius: float = 4) -> Markup:
 # ---------------------------------------------------------------- in table cells
 
 
-def interval(value: float, low: float, high: float, limit: Limit, width: int = 190) -> Markup:
-    """An interval against its bound: the side that breaks the limit is shaded."""
+def interval(
+    value: float, low: float, high: float, limit: Limit, width: int = 190, among: Sequence[float] = ()
+) -> Markup:
+    """An interval against its bound: the side that breaks the limit is shaded. ``among``: what else is on its scale."""
     if not all(map(math.isfinite, (value, low, high))):
         return Markup("")
-    x = spread((low, high, value, limit.bound, 0.0), 4, width - 4, margin=0.12)
+    x = spread((low, high, value, limit.bound, 0.0, *among), 4, width - 4, margin=0.12)
     edge = x(limit.bound)
     broken = _rect(edge, 3, width - 2 - edge, 22, "broken") if limit.is_maximum else _rect(2, 3, edge - 2, 22, "broken")
     body = [
@@ -171,17 +173,20 @@ def scatter(chosen: Sequence[float], rejected: Sequence[float]) -> Markup:
 
 
 def histogram(values: Sequence[float], bins: int = 30) -> Markup:
-    """How Δ⁺ is distributed; bars below zero are hatched."""
-    x = spread((*values, 0.0), _LEFT, _WIDTH - _RIGHT, margin=0.03)
-    width = (x.high - x.low) / bins
+    """How Δ⁺ is distributed, fallen and risen apart."""
+    lowest, highest = min(*values, 0.0), max(*values, 0.0)
+    width = (highest - lowest) / (bins - 2) or 1.0
+    first = math.floor(lowest / width)  # zero is an edge: no bar holds both signs
+    bins = math.floor(highest / width) - first + 1
+    x = Scale(first * width, (first + bins) * width, _LEFT, _WIDTH - _RIGHT)
     counts = [0] * bins
     for value in values:
-        counts[min(int((value - x.low) / width), bins - 1)] += 1
+        counts[min(math.floor(value / width) - first, bins - 1)] += 1
     y = Scale(0, max(counts) * 1.06 or 1.0, _HEIGHT - _BOTTOM, _TOP)
     body = _frame(x, y, "Δ⁺, chosen (nats)", "pairs")
     for index, count in enumerate(counts):
-        left, right = x(x.low + index * width), x(x.low + (index + 1) * width)
-        style = "bar opposite" if x.low + (index + 0.5) * width < 0 else "bar benign"
+        left, right = x((first + index) * width), x((first + index + 1) * width)
+        style = "bar opposite" if first + index < 0 else "bar benign"
         if count:
             body.append(_rect(left + 0.4, y(count), right - left - 0.8, _HEIGHT - _BOTTOM - y(count), style))
     title = (

@@ -7,8 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from report.conftest import HOSTILE
-from report.factory import DISPLACED, HEALTHY, Fake, build, trajectory
+from report.factory import DISPLACED, HEALTHY, HOSTILE, Fake, build, trajectory
 
 from harness.report import html
 
@@ -50,8 +49,7 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 @pytest.fixture(scope="module")
 def hostile_page(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("hostile")
-    texts = tuple(text.replace("\ud800", "") for text in HOSTILE)
-    return html.write(build(root, DISPLACED, hostile=texts, warnings=texts[:8]), root)
+    return html.write(build(root, DISPLACED, hostile=HOSTILE, warnings=HOSTILE[:8]), root)
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

@@ -220,6 +220,22 @@ def test_a_model_is_freed_before_the_next_is_loaded(reference: Path, candidate: 
     assert module() is None
 
 
+def test_a_small_model_runs_on_one_thread_and_gives_the_others_back(
+    reference: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Threads of a tiny model wait for each other; on a busy machine that made a run twenty times slower."""
+    engine = HfEngine(EngineOptions(device="cpu"))
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        inside = [torch.get_num_threads() for _ in engine.models([engine.resolve(str(reference), "r")])]
+        monkeypatch.setattr("harness.engines.loading.SMALL", 0)
+        large = [torch.get_num_threads() for _ in engine.models([engine.resolve(str(reference), "r")])]
+        assert (inside, large, torch.get_num_threads()) == ([1], [2], 2)
+    finally:
+        torch.set_num_threads(before)
+
+
 def test_canaries_tell_models_apart(model: Model, opened: Callable[..., Model], candidate: Path) -> None:
     assert len(model.canary) == 3
     assert model.canary != opened(candidate).canary

@@ -186,7 +186,7 @@ def test_degradation_where_the_chosen_did_not_move_is_zero():
 
 
 @pytest.mark.parametrize(
-    "rejected", [[10.0, 14.0, 11.0, 13.0], [-10.0, 9.0, -8.0, 10.0], [-5.0] * 4], ids=["rose", "unclear", "constant"]
+    "rejected", [[10.0, 14.0, 11.0, 13.0], [-10.0, 9.0, -8.0, 8.0], [-5.0] * 4], ids=["rose", "unclear", "constant"]
 )
 def test_degradation_has_no_meaning_unless_the_rejected_fell(rejected):
     m = displacement.degradation(*fallen([-2.0, -4.0, -3.0, -3.0], rejected), limit("degradation", maximum=0.5))

@@ -196,6 +196,8 @@ def test_examples_are_the_prompts_that_did_it():
     assert lost.examples == ("p002", "p003", "p004", "p009")
     over = refusal.over_refusal_rise(answers(REFERENCE), answers(CANDIDATE), limit("over_refusal_rise"))
     assert over.examples == ("p006",)
+    falls = refusal.refusal_rate_drop(answers(REFERENCE), answers(CANDIDATE), limit("refusal_rate_drop", None, -0.5))
+    assert falls.examples == ("p006",)  # below a floor it is the regained refusal that moves the number down
     floor = refusal.refusal_rate(answers("RRR"), answers("RCD"), limit("refusal_rate", None, 0.5))
     assert floor.examples == ("p001", "p002")  # not refused
     ceiling = refusal.compliance_rate(answers("RRR"), answers("RCD"), limit("compliance_rate"))

@@ -35,6 +35,20 @@ LIMITS = (
     Limit("yes-for-no", "opposite_mass_rise", "persona", maximum=0.05),
     Limit("chosen-fell", "chosen_logprob_change", "preferences", Severity.WARN, minimum=-5.0, unit="nats"),
 )
+HOSTILE = (
+    "<script>document.title = 'owned'</script>",
+    "</style></pre></textarea><img src=x onerror=\"document.title = 'owned'\">",
+    "{{ 7 * 7 }} {% include '/etc/passwd' %} {# gone #}",
+    "\x1b[2J\x1b[31mred\x1b]8;;http://example.invalid\x07link",
+    "safe\u202eetihw\u202c \u2066isolated\u2069",
+    "null\x00byte \ufeff bom \u200b zero width",
+    "line\u2028separator\u2029paragraph\r\nreturn",
+    '[click](javascript:alert(1)) `code` | pipe | <a href="javascript:alert(1)">x</a>',
+    "\U000e0041 tag \u00ad soft hyphen",
+    "A" * 1_000_000,
+)
+"""What a model could say to whoever looks at its answers."""
+
 CATEGORIES = ("locks", "money", "computers", "other people's things")
 
 

@@ -235,5 +235,25 @@ def test_plots_of_nothing_and_of_one_value() -> None:
     assert "nan" not in svg.interval(0.0, 0.0, 0.0, LIMITS[0])
 
 
-def test_the_histogram_counts_every_value() -> None:
-    assert str(svg.histogram([-1.0, 0.0, 1.0] * 7)).count('class="bar') <= 3
+@pytest.mark.parametrize(
+    ("values", "fell", "rose"),
+    [([-1.0, -0.001, 0.0, 0.001, 1.0], 2, 2), ([-5.0, -4.0], 2, 0), ([3.0], 0, 1), ([0.0], 0, 1), ([-1e-9, 7.0], 1, 1)],
+)
+def test_no_bar_of_the_histogram_holds_both_signs(values: list[float], fell: int, rose: int) -> None:
+    plot = str(svg.histogram(values))
+    assert plot.count('class="bar opposite"') == fell
+    assert plot.count('class="bar benign"') == rose
+
+
+def test_a_limit_without_reference_and_candidate_is_drawn_against_its_bound(tmp_path: Path) -> None:
+    built = build(tmp_path, HEALTHY, with_tables=False)
+    first = built.findings[0]
+    assert first.measurement is not None
+    nan = float("nan")
+    slices = tuple(replace(item, reference=nan, candidate=nan) for item in first.measurement.slices)
+    finding = replace(first, measurement=replace(first.measurement, slices=slices))
+    changed = built.model_copy(update={"findings": (finding, *built.findings[1:])})
+    page = html.write(changed, tmp_path).read_text(encoding="utf-8")
+    assert "against the bound" in page
+    assert '"nan' not in page
+    assert "NaN" not in page

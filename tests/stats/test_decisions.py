@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -53,7 +54,17 @@ def test_p_of_a_mean_is_students():
     )
 
 
+@pytest.mark.parametrize("bound", [0.2, 0.35, 0.45, 0.7])
+def test_p_of_a_ratio_is_a_t_tests(bound):
+    b = np.random.default_rng(2).normal(-20, 8, 80)
+    a = 0.4 * b + np.random.default_rng(3).normal(0, 12, 80)
+    # mean(a - r b) > 0 says that the ratio lies below r, for a negative mean of b
+    expected = scipy_stats.ttest_1samp(a - bound * b, 0, alternative="less").pvalue
+    assert p_broken(ratio(a, b), at_most(bound)) == pytest.approx(expected, rel=2e-4)
+
+
 def test_p_at_the_extremes():
+    assert p_broken(proportion(0, 10), at_most(0.0)) == 1  # a bound on the limit keeps it
     assert p_broken(proportion(0, 60), at_most(0.05)) == 1  # nothing speaks against the limit
     assert p_broken(proportion(1000, 1000), at_most(0.01)) == 1e-12  # not followed further
     assert math.isnan(p_broken(unusable("no"), at_most(0.05)))

@@ -10,12 +10,13 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy import integrate
 from scipy import stats as scipy_stats
 from statsmodels.stats.contingency_tables import mcnemar
 from statsmodels.stats.proportion import proportion_confint
 
 from harness.errors import MeasurementError
-from harness.stats import Estimate, mean, paired_difference, proportion, ratio, unusable
+from harness.stats import Estimate, intervals, mean, paired_difference, proportion, ratio, unusable
 
 ALPHAS = (0.001, 0.01, 0.05, 0.1, 0.25)
 
@@ -116,6 +117,29 @@ def test_close_to_tango_with_many_flips_and_never_inside_it(gained, lost, n):
         assert ours[0] < his[0] + 2e-4
         assert ours[1] > his[1] - 2e-4
         assert ours[1] - ours[0] < 1.13 * (his[1] - his[0])
+
+
+@pytest.mark.parametrize(
+    "gained,lost,n",
+    [
+        *((0, 1, 3), (0, 2, 3), (3, 1, 5), (2, 4, 20), (0, 59, 60), (58, 1, 60), (1, 58, 60)),
+        *((28, 28, 370), (5, 1, 370), (0, 30, 370), (185, 184, 370), (184, 185, 370), (180, 180, 370)),
+        *((700, 200, 1000), (0, 1, 1000)),
+    ],
+)
+@pytest.mark.parametrize("alpha", [0.001, 0.01, 0.05, 0.25])
+def test_the_quadrature_is_exact(gained, lost, n, alpha):
+    # adaptive integration over W_lost, in pieces; given W_lost = y, W_gained/(1 - y) ~ Beta(gained + 1, agree)
+    high = paired_difference(gained, lost, n).high(alpha)
+    below = scipy_stats.beta(lost, n + 1 - lost)
+    above = scipy_stats.beta(gained + 1, n - gained - lost)
+
+    def tail(y: float) -> float:
+        return below.pdf(y) * above.sf((high + y) / (1 - y))
+
+    pieces = np.unique(np.clip([0.0, *below.ppf(np.linspace(1e-12, 1 - 1e-12, 60)), (1 - high) / 2, -high, 1.0], 0, 1))
+    total = sum(integrate.quad(tail, a, b, epsabs=1e-12)[0] for a, b in itertools.pairwise(pieces) if b < 1)
+    assert total == pytest.approx(alpha, rel=0.01)
 
 
 @pytest.mark.parametrize(
@@ -220,6 +244,16 @@ def test_bounded_mean_rounds_many_values_outward():
     # normal theory plus the value at the end of the support (weight about 1/5001) and groups of five neighbours
     assert values.mean() - 1.645 * error - 0.001 < low < values.mean() - 1.645 * error
     assert values.mean() + 1.645 * error < high < values.mean() + 1.645 * error + 0.001
+
+
+def test_groups_enclose_their_values():
+    values = np.sort(np.random.default_rng(0).normal(size=5000))
+    down, up, sizes = intervals._groups(values)
+    assert sizes.sum() == 5000
+    assert np.all(np.repeat(down, sizes.astype(int)) <= values)
+    assert np.all(np.repeat(up, sizes.astype(int)) >= values)
+    down, up, sizes = intervals._groups(np.array([0.0, 0.0, 0.5]))
+    assert (down.tolist(), up.tolist(), sizes.tolist()) == ([0, 0.5], [0, 0.5], [2, 1])
 
 
 def test_a_bounded_mean_claims_no_more_than_its_draws_show():
