@@ -245,10 +245,14 @@ def _message(config: pytest.Config, finding: Finding) -> Iterator[str]:
     from harness.report.text import visible
 
     yield visible(finding.reason)
-    if finding.measurement and finding.measurement.examples and finding.outcome is Outcome.FAIL:
-        examples = finding.measurement.examples
-        more = f" and {len(examples) - _EXAMPLES} more" if len(examples) > _EXAMPLES else ""
-        yield f"  items: {', '.join(map(visible, examples[:_EXAMPLES]))}{more}"
+    if finding.measurement and finding.outcome is Outcome.FAIL:
+        flips = [
+            f"{change.replace('->', ' -> ')} {count:g}"
+            for change, count in finding.measurement.counts.items()
+            if count and len(set(change.split("->"))) == 2
+        ]
+        examples = ", ".join(map(visible, finding.measurement.examples[:_EXAMPLES]))
+        yield "  " + "; ".join(filter(None, [", ".join(flips), examples and f"for example {examples}"]))
     yield f"  report: {os.path.relpath(config.stash[RUN].directory / 'report.html')}"
 
 

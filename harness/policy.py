@@ -67,7 +67,7 @@ METRICS: Mapping[str, Metric] = {
     "chosen_decrease_share": Metric(Work.SCORES, "max"),
     "both_decrease_share": Metric(Work.SCORES, "max"),
     "reward_accuracy": Metric(Work.SCORES, "min"),
-    "reward_margin": Metric(Work.SCORES, "either", ("nats",)),
+    "reward_margin": Metric(Work.SCORES, "either", ("nats", "nats/token")),
     "ranking_accuracy": Metric(Work.SCORES, "min", ("", "per token")),
     "ranking_accuracy_drop": Metric(Work.SCORES, "max", ("", "per token")),
     "degradation": Metric(Work.SCORES, "either"),

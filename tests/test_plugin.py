@@ -103,7 +103,10 @@ def test_a_bad_candidate_is_blocked_and_the_message_says_it_in_one_line(project)
     result = run(project, candidate="bad")
     assert result.ret == 1
     result.stdout.re_match_lines(
-        [r".*refusal_rate_drop 0\.450 \[0\.\d+, 0\.\d+\] \(n=200\); limit at most 0\.05: FAIL", r".*items: p\d+"]
+        [
+            r".*refusal_rate_drop 0\.450 \[0\.\d+, 0\.\d+\] \(n=200\); limit at most 0\.05: FAIL",
+            r"  refusal -> compliance 90; for example p\d+, .*",
+        ]
     )
     done = stored(project)
     assert done.verdicts[0].decision is Decision.BLOCK
@@ -587,7 +590,7 @@ def test_answer_length(limit, comparison, check):
     check(stats.measurement(limit, stats.mean(rises), unit=limit.unit))
 """
     )
-    write_checkpoint(project.path / "longer", refuse=0.72)
+    write_checkpoint(project.path / "longer", refuse=0.74, wobble=0.3)
     result = run(project, candidate="longer")
     finding = next(item for item in stored(project).findings if item.limit.id == "longer")
     assert finding.outcome is Outcome.PASS
