@@ -12,15 +12,9 @@ import numpy as np
 import pytest
 from scipy.stats import multinomial
 from statsmodels.stats.proportion import proportion_confint
+from yardsticks import SHARES, outcomes
 
 from harness.stats import intervals, mean, paired_difference, proportion
-
-SHARES = (0.0, 0.002, 0.01, 0.03, 0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 0.9, 0.98, 1.0)
-
-
-def outcomes(n: int) -> np.ndarray:
-    """[outcomes, 3]: gained, lost, agree."""
-    return np.array([(g, lost, n - g - lost) for g in range(n + 1) for lost in range(n + 1 - g)])
 
 
 @pytest.mark.parametrize("n,alphas", [(5, (0.01, 0.05, 0.1)), (20, (0.01, 0.05, 0.1)), (60, (0.05,))])

@@ -14,6 +14,7 @@ from scipy import integrate
 from scipy import stats as scipy_stats
 from statsmodels.stats.contingency_tables import mcnemar
 from statsmodels.stats.proportion import proportion_confint
+from yardsticks import tango
 
 from harness.errors import MeasurementError
 from harness.stats import Estimate, intervals, mean, paired_difference, proportion, ratio, unusable
@@ -83,25 +84,6 @@ def test_alpha_must_be_an_error_rate(alpha):
 
 
 # ---------------------------------------------------------------- paired difference
-
-
-def tango(gained: int, lost: int, n: int, alpha: float) -> tuple[float, float]:
-    """Tango's score interval (Stat. Med. 17, 1998, equations 7 to 10), by bisection of the score z(d)."""
-
-    def z(d: float) -> float:
-        b = -gained - lost + (2 * n - gained + lost) * d
-        q = (math.sqrt(b * b + 8 * n * lost * d * (1 - d)) - b) / (4 * n)
-        return (gained - lost - n * d) / math.sqrt(max(n * (2 * q + d * (1 - d)), 1e-300))
-
-    def solve(target: float) -> float:
-        low, high = -1.0, 1.0
-        for _ in range(60):
-            middle = (low + high) / 2
-            low, high = (middle, high) if z(middle) > target else (low, middle)
-        return low
-
-    quantile = scipy_stats.norm.isf(alpha)
-    return solve(quantile), solve(-quantile)
 
 
 def test_the_yardstick_gives_the_published_interval():
