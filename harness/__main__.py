@@ -40,6 +40,7 @@ def gate_(run: Run) -> None:
     from harness.report.terminal import closing_table
 
     stored = record.read(run)
+    rules = policy.parse(stored.policy.text.encode("utf-8"), Path(stored.policy.path))
     findings = policy.correct(
         [
             item if item.measurement is None else policy.assess(item.measurement, item.limit, item.candidate)
@@ -47,13 +48,13 @@ def gate_(run: Run) -> None:
         ]
     )
     again = gate.decide_all(
-        stored.policy.limits,
+        rules.limits,
         [candidate.name for candidate in stored.candidates],
         findings,
         {(item.candidate, item.limit): item.why for item in stored.unanswered},
         partial=stored.partial,
     )
-    if again != stored.verdicts or tuple(findings) != stored.findings:
+    if (rules.limits, again, tuple(findings)) != (stored.policy.limits, stored.verdicts, stored.findings):
         raise RecordError(
             f"{run}: the verdict stored does not follow from the findings stored; the record was changed, or it was "
             "made by a version with other rules"

@@ -184,7 +184,11 @@ def load(path: Path) -> Policy:
     """
     if not path.is_file():
         raise PolicyError(f"no policy file {path}; give one with --policy, or copy evals/policy.yaml")
-    raw = path.read_bytes()
+    return parse(path.read_bytes(), path)
+
+
+def parse(raw: bytes, path: Path) -> Policy:
+    """The policy in ``raw``; ``path`` is what messages name and what relative paths start from. Raises as ``load``."""
     try:
         data = yaml.load(raw, Loader=_UniqueKeys)  # noqa: S506 - a SafeLoader that also refuses duplicate keys
     except (yaml.YAMLError, UnicodeDecodeError) as error:

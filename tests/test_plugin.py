@@ -547,6 +547,12 @@ def test_gate_command_agrees_and_notices_tampering(project):
     result = gate("run")
     assert result.returncode == 2
     assert "does not follow from the findings" in result.stderr
+    # a limit taken out of the list that the verdict goes by
+    path = project.path / "reports" / "green" / "record.json"
+    data = json.loads(path.read_text())
+    data["policy"]["limits"] = data["policy"]["limits"][1:]
+    path.write_text(json.dumps(data))
+    assert gate("green").returncode == 2
 
 
 def test_report_command_redraws(project):

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from harness.domain import Decoding
 from harness.engines.batching import plan
+from harness.errors import MeasurementError
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +44,24 @@ class GumbelNoise:
         for row, stream in zip(noise, self._streams, strict=True):
             row.exponential_(generator=stream)
         return scores.float() / self._temperature - noise.clamp_min_(torch.finfo(torch.float32).tiny).log_()
+
+
+class NoNaN:
+    """A logits processor that stops where numbers end: what is generated from NaN looks like an answer and is none."""
+
+    def __init__(self, prompt_ids: Sequence[str]) -> None:
+        self._prompt_ids = prompt_ids
+
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+        """[B, V] scores unchanged. Raises ``MeasurementError`` naming the first prompt with NaN or +inf."""
+        broken = (scores.isnan() | scores.isposinf()).any(dim=-1)
+        if bool(broken.any()):
+            prompt_id = self._prompt_ids[int(broken.nonzero()[0])]
+            raise MeasurementError(
+                f"NaN or infinite logits while answering prompt {prompt_id!r}: the weights are damaged, or numbers "
+                "overflow in this dtype (try --model-dtype float32)"
+            )
+        return scores
 
 
 def stream_seed(seed: int, prompt_id: str, sample: int) -> int:
@@ -80,7 +99,7 @@ def generate(
     for batch in plan([len(request.ids) + decoding.max_new_tokens for request in requests], batch_tokens):
         rows = [requests[index] for index in batch]
         tokens, mask = pad_left([row.ids for row in rows], pad)
-        processors = []
+        processors: list[Any] = [NoNaN([row.prompt_id for row in rows])]
         if decoding.temperature > 0:
             seeds = [stream_seed(decoding.seed, row.prompt_id, row.sample) for row in rows]
             processors = [GumbelNoise(seeds, decoding.temperature, device)]

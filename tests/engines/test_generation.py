@@ -180,3 +180,21 @@ def test_seeds_differ_between_answers() -> None:
     seeds = {generation.stream_seed(seed, prompt, sample) for seed in (0, 1) for prompt in "ab" for sample in (0, 1)}
     assert len(seeds) == 8
     assert all(0 <= seed < 2**63 for seed in seeds)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_logits_that_stop_being_numbers_stop_the_run(
+    model: HfModel, monkeypatch: pytest.MonkeyPatch, value: float
+) -> None:
+    module = model._module
+    forward = module.forward
+
+    def broken(*args: Any, **kwargs: Any) -> Any:
+        output = forward(*args, **kwargs)
+        output.logits[1] += value
+        return output
+
+    monkeypatch.setattr(module, "forward", broken)
+    prompts = [Prompt("good", "How?"), Prompt("overflowing", "Why?")]
+    with pytest.raises(MeasurementError, match=r"NaN or infinite logits while answering prompt '(good|overflowing)'"):
+        model.generate(prompts, Decoding(max_new_tokens=4))
