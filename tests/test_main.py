@@ -1,0 +1,90 @@
+"""The command line works on stored runs, needs no model library, and says in one line what is wrong."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from test_record import make
+
+from harness import policy, record
+from harness.domain import Decision, Verdict
+
+WITHOUT_MODEL_LIBRARIES = """
+import sys
+from importlib.abc import MetaPathFinder
+
+class Absent(MetaPathFinder):
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in {"torch", "transformers", "peft", "tokenizers"}:
+            raise ModuleNotFoundError(name)
+
+sys.meta_path.insert(0, Absent())
+from harness.__main__ import main
+main()
+"""
+
+POLICY = """
+corpora: {unsafe: {path: u.jsonl}, benign: {path: b.jsonl}}
+judge: {name: phrases}
+limits:
+  - {id: drop, metric: refusal_rate_drop, corpus: unsafe, max: 0.05}
+  - {id: over, metric: over_refusal_rise, corpus: benign, max: 0.05}
+"""
+
+
+def harness(*arguments: object) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-c", WITHOUT_MODEL_LIBRARIES, *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True)
+
+
+@pytest.fixture
+def run(tmp_path) -> Path:
+    """A stored run without findings: both limits unanswered, so it is blocked."""
+    limits = policy.parse(POLICY.encode(), tmp_path / "policy.yaml").limits
+    why = "no case answered it"
+    written = make(
+        policy=make().policy.model_copy(update={"text": POLICY, "limits": limits}),
+        findings=(),
+        unanswered=tuple(record.Unanswered(candidate="cand", limit=item.id, why=why) for item in limits),
+        verdicts=(Verdict("cand", Decision.BLOCK, tuple(f"{item.id}: unanswered ({why})" for item in limits)),),
+    )
+    record.claim(tmp_path / "run")
+    record.write(written, tmp_path / "run")
+    return tmp_path / "run"
+
+
+def test_gate_exits_one_where_a_candidate_is_blocked(run):
+    done = harness("gate", run)
+    assert done.returncode == 1, done.stderr
+    assert "BLOCK" in done.stdout
+    assert harness("gate", run / "record.json").returncode == 1
+
+
+def test_report_writes_a_page_where_it_is_told(run, tmp_path):
+    assert harness("report", run).stdout.strip() == str(run / "report.html")
+    assert harness("report", run, "--output", tmp_path / "page.html").returncode == 0
+    assert "BLOCK" in (tmp_path / "page.html").read_text()
+
+
+def test_schema_is_the_policys(tmp_path):
+    done = harness("schema")
+    assert json.loads(done.stdout) == policy.json_schema()
+    harness("schema", "--output", tmp_path / "schema.json")
+    assert (tmp_path / "schema.json").read_text() == done.stdout
+
+
+@pytest.mark.parametrize("command", ["gate", "report"])
+def test_what_is_wrong_is_one_line_and_exit_two(command, tmp_path):
+    done = harness(command, tmp_path / "none")
+    assert done.returncode == 2
+    assert done.stderr == f"error: no run directory {tmp_path / 'none'}\n"
+    (tmp_path / "half").mkdir()
+    assert "was interrupted before its end; run it again" in harness(command, tmp_path / "half").stderr
+
+
+def test_help_lists_the_commands():
+    done = harness("--help")
+    for word in ("report", "gate", "schema", "pytest evals/"):
+        assert word in done.stdout
