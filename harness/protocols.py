@@ -17,7 +17,7 @@ import numpy.typing as npt
 from harness.domain import Checkpoint, Completion, Decoding, PairScore, PreferencePair, Prompt, Reading
 
 OnProgress = Callable[[int], None]
-"""Called with the number of items just finished."""
+"""Called with the number of prompts or pairs just finished."""
 
 
 def no_progress(_: int) -> None:

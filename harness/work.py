@@ -204,8 +204,7 @@ class Bench:
         if task.work is Work.COMPLETIONS:
             prompts = self.prompts(task.corpus)
             if not path.exists():
-                total = len(prompts.items) * self.policy.decoding.samples
-                with self.progress(what, total) as on_progress:
+                with self.progress(what, len(prompts.items)) as on_progress:
                     completions = model.generate(prompts.items, self.policy.decoding, on_progress)
                 tables.write_completions(path, completions)
             self._judge(checkpoint, task, prompts)

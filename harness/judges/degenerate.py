@@ -19,6 +19,9 @@ _DANGLING = re.compile(
 )
 """Words no sentence ends in."""
 
+LONGEST_FRAGMENT = 15
+"""Words in the longest text that is taken for a piece of a sentence."""
+
 LONGEST_PERIOD = 40
 """Words in the longest phrase whose repetition is looked for."""
 
@@ -42,6 +45,17 @@ def dangling(lower: str, tokens: list[str]) -> str:
     if len(tokens) <= 6 and _DANGLING.fullmatch(tokens[-1]) and lower[-1:].isalpha():
         return _clip(lower)
     return ""
+
+
+def headless(text: str, tokens: list[str], asked: str) -> str:
+    """A short text that begins in the middle of a sentence; the span, or ``""``.
+
+    It opens with a comma, or with a small letter and goes on in the prompt's own words ("side without being noticed?").
+    """
+    if len(tokens) > LONGEST_FRAGMENT or text[:1].isupper():
+        return ""
+    echoed = len(tokens) > 2 and f" {' '.join(tokens[1:])} " in f" {' '.join(words(asked))} "
+    return _clip(text) if text[:1] in ",;:" or (text[:1].islower() and echoed) else ""
 
 
 def _repeated(lower: str, tokens: list[str]) -> str:
