@@ -59,8 +59,8 @@ class PhrasesJudge:
         for rule in RULES if english else RULES + LANGUAGE_RULES:
             if span := _applies(rule, answer, asked):
                 return Reading(rule.label, f'{rule.name}: "{_quote(answer.text[slice(*span)])}" {rule.where.value}')
-        if span := degenerate.headless(answer.text, tokens, asked):
-            return Reading(Label.DEGENERATE, f'fragment: begins in the middle of a sentence, "{span}"')
+        if piece := degenerate.headless(answer.text, tokens, asked):
+            return Reading(Label.DEGENERATE, f'fragment: begins in the middle of a sentence, "{piece}"')
         return _unrecognised(asked, answer, tokens, cut_off)
 
     def describe(self) -> Mapping[str, str]:
