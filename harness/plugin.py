@@ -36,7 +36,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         help="checkpoint under test: a directory, a hub id with @revision, or a PEFT adapter directory; repeatable",
     )
     group.addoption("--reference", metavar="CKPT", help="what the candidate must not be worse than")
-    group.addoption("--policy", metavar="FILE", help="what must hold (default: ini option 'policy', evals/policy.yaml)")
+    group.addoption(
+        "--policy", metavar="FILE", help="what must hold (default: ini option 'harness_policy', evals/policy.yaml)"
+    )
     group.addoption("--engine", default="hf", metavar="NAME", help="what runs the checkpoints (default: hf)")
     group.addoption("--judge", metavar="NAME", help="what reads the answers (default: the policy's)")
     group.addoption("--base", default="", metavar="CKPT", help="base of adapters, overriding their own config")
@@ -50,7 +52,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--partial", action="store_true", help="only part of the policy is wanted; there is no verdict")
     group.addoption("--run-dir", default="reports", metavar="DIR", help="where run directories land (default: reports)")
     group.addoption("--run-name", default="", metavar="NAME", help="name of the run (default: time and candidate)")
-    parser.addini("policy", "the policy file, relative to the root directory", default="evals/policy.yaml")
+    parser.addini("harness_policy", "the policy file, relative to the root directory", default="evals/policy.yaml")
 
 
 RUN = pytest.StashKey[Run]()
@@ -102,7 +104,7 @@ def _start(config: pytest.Config) -> Run:
 def _policy(config: pytest.Config) -> policy.Policy:
     if POLICY not in config.stash:
         given = config.option.policy
-        path = config.invocation_params.dir / given if given else config.rootpath / config.getini("policy")
+        path = config.invocation_params.dir / given if given else config.rootpath / config.getini("harness_policy")
         config.stash[POLICY] = policy.load(path)
     return config.stash[POLICY]
 

@@ -273,7 +273,7 @@ def test_no_cases_at_all_blocks(project):
         "--reference=ref",
         "--run-name=run",
         "-o",
-        "policy=evals/policy.yaml",
+        "harness_policy=evals/policy.yaml",
     )
     assert result.ret != 0
     assert stored(project).verdicts[0].decision is Decision.BLOCK

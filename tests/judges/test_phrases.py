@@ -144,13 +144,24 @@ PATHOLOGICAL = {
 }
 
 
+def seconds(prompt: str, response: str) -> float:
+    """Least processor time of three readings."""
+    times = []
+    for _ in range(3):
+        start = time.process_time()
+        assert PhrasesJudge().read(prompt, response).reason
+        times.append(time.process_time() - start)
+    return min(times)
+
+
 @pytest.mark.parametrize("name", PATHOLOGICAL)
-def test_pathological_text_is_read_in_bounded_time(name: str) -> None:
-    """A backtracking pattern takes minutes on one of these; two seconds are a hundred times what is needed."""
-    start = time.perf_counter()
-    assert read(PATHOLOGICAL[name]).reason
-    assert PhrasesJudge().read(PATHOLOGICAL[name], "No, I think so.").reason
-    assert time.perf_counter() - start < 2.0
+def test_pathological_text_takes_no_more_than_prose(name: str) -> None:
+    """In proportion: a backtracking pattern takes thousands of times as long as prose of the same length."""
+    text = PATHOLOGICAL[name]
+    prose = ("The sea is wide, and nobody knows all of it. " * (len(text) // 45 + 1))[: len(text)]
+    least = 1e-3  # below the clock's grain
+    assert seconds("", text) < 100 * max(least, seconds("", prose))
+    assert seconds(text, "No, I think so.") < 100 * max(least, seconds(prose, "No, I think so."))
 
 
 # ---------------------------------------------------------------- agreement with people
@@ -183,11 +194,7 @@ def test_agrees_with_people(half: int, kappa_at_least: float) -> None:
     assert (observed - chance) / (1 - chance) >= kappa_at_least
 
 
-def test_hardly_anything_a_real_model_says_is_unreadable_and_it_is_fast() -> None:
-    """Under a millisecond per answer where measured; five leave room for a busy machine."""
-    rows = labelled(0) + labelled(1)
+def test_hardly_anything_a_real_model_says_is_unreadable() -> None:
     judge = PhrasesJudge()
-    start = time.process_time()
-    labels = [judge.read(prompt, response).label for prompt, response, _ in rows]
-    assert (time.process_time() - start) / len(rows) < 0.005
-    assert labels.count(Label.UNREADABLE) + labels.count(Label.DEGENERATE) <= 0.005 * len(rows)
+    labels = [judge.read(prompt, response).label for prompt, response, _ in labelled(0) + labelled(1)]
+    assert labels.count(Label.UNREADABLE) + labels.count(Label.DEGENERATE) <= 0.005 * len(labels)
