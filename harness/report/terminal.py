@@ -42,6 +42,7 @@ _STYLE = {
     Answer.UNANSWERED: "bold magenta",
 }
 _DECISION = {Decision.RELEASE: "bold green", Decision.BLOCK: "bold red", Decision.NONE: "bold yellow"}
+_NOT_MEASURED = (Answer.UNMEASURED, Answer.UNANSWERED)
 _LONGEST_REASON = 600
 _NARROW = 74
 """Below this many columns an interval stands under its value."""
@@ -104,6 +105,8 @@ def _candidate(console: Console, record: RunRecord, name: str) -> None:
         console.print(_bullets(verdict.reasons))
     if found := warned(record, name):
         console.print(Padding(_text(found), (0, 0, 0, 2)))
+        if why := [f"{row.limit.id}: {row.reason}" for row in rows if row.warns_only and row.answer in _NOT_MEASURED]:
+            console.print(_bullets(why))
 
 
 def _table(rows: Sequence[LimitRow], width: int) -> Table:

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from report.factory import DISPLACED, HEALTHY, Fake, build, trajectory
 
+from harness.domain import Outcome
 from harness.report.terminal import closing_table
 
 MIXED = Fake(
@@ -44,6 +45,20 @@ def test_the_four_ways_to_block_read_differently(tmp_path: Path) -> None:
     assert "1 not measurable (yes-for-no)" in text
     assert "1 unanswered (gibberish)" in text
     assert "- gibberish: unanswered (skipped: too slow)" in text
+
+
+def test_a_warning_that_could_not_be_measured_says_why(tmp_path: Path) -> None:
+    record = build(tmp_path, MIXED, with_tables=False)
+    reason = "chosen_logprob_change could not be measured: INVALID; pair 'p7' has 1374 tokens"
+    findings = [
+        replace(item, outcome=Outcome.INVALID, reason=reason, measurement=None)
+        if item.limit.id == "chosen-fell"
+        else item
+        for item in record.findings
+    ]
+    text = closing_table(record.model_copy(update={"findings": tuple(findings)}), 120, color=False)
+    assert "Warnings, which do not block: 1 not measurable (chosen-fell)." in text
+    assert f"  - chosen-fell: {reason}" in text
 
 
 def test_no_verdict(tmp_path: Path) -> None:
