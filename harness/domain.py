@@ -223,6 +223,34 @@ class PairScore:
     category: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class PairSimilarity:
+    """How alike one checkpoint finds a pair's responses; see ``harness.probes.similarity`` for what to make of it.
+
+    S is the sum, over a response's tokens, of what the LM head reads where it predicts them (h); G is the gradient of
+    the response's log-probability with respect to the LM head's weights. Numbers are in the units of h, squared.
+    """
+
+    pair_id: str
+    category: str
+    chosen_tokens: int
+    """n⁺: response tokens, the end of turn included."""
+    rejected_tokens: int
+    ches: float
+    ches_normalised: float
+    last_hidden: float
+    alpha_ches: float
+    edit: float
+    """1 is equal, 0 has nothing in common."""
+    gradient_chosen: float
+    """‖G⁺‖²."""
+    gradient_inner: float
+    """⟨G⁺, G⁻⟩."""
+    gradient_rejected: float
+    """‖G⁻‖²."""
+    tokenised_apart: bool = False
+
+
 class Label(StrEnum):
     """What a judge reads off an answer."""
 

@@ -14,7 +14,7 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 import numpy.typing as npt
 
-from harness.domain import Checkpoint, Completion, Decoding, PairScore, PreferencePair, Prompt, Reading
+from harness.domain import Checkpoint, Completion, Decoding, PairScore, PairSimilarity, PreferencePair, Prompt, Reading
 
 OnProgress = Callable[[int], None]
 """Called with the number of prompts or pairs just finished."""
@@ -72,6 +72,12 @@ class Model(Protocol):
 
     def score(self, pairs: Sequence[PreferencePair], on_progress: OnProgress = no_progress) -> list[PairScore]:
         """log π(y⁺|x) and log π(y⁻|x) per token, nats, float32 accumulation."""
+        ...
+
+    def similarities(
+        self, pairs: Sequence[PreferencePair], on_progress: OnProgress = no_progress
+    ) -> list[PairSimilarity]:
+        """How alike each pair's responses look: CHES and its relatives, from hidden states and probabilities."""
         ...
 
     def first_tokens(self, pairs: Sequence[PreferencePair], on_progress: OnProgress = no_progress) -> FirstTokens:

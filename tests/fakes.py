@@ -28,6 +28,7 @@ from harness.domain import (
     FinishReason,
     Label,
     PairScore,
+    PairSimilarity,
     PreferencePair,
     Prompt,
     Reading,
@@ -105,6 +106,14 @@ class FakeModel:
             )
             on_progress(1)
         return scores
+
+    def similarities(
+        self, pairs: Sequence[PreferencePair], on_progress: OnProgress = no_progress
+    ) -> list[PairSimilarity]:
+        on_progress(len(pairs))
+        return [
+            PairSimilarity(pair.id, pair.category, 2, 1, *[float(i)] * 5, 1.0, 0.5, 1.0) for i, pair in enumerate(pairs)
+        ]
 
     def first_tokens(self, pairs: Sequence[PreferencePair], on_progress: OnProgress = no_progress) -> FirstTokens:
         opposite = self._number("opposite", 0.05)

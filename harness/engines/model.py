@@ -16,11 +16,12 @@ from harness.domain import (
     EngineOptions,
     FinishReason,
     PairScore,
+    PairSimilarity,
     PreferencePair,
     Prompt,
     ResponseScore,
 )
-from harness.engines import generation, memory, scoring
+from harness.engines import generation, memory, scoring, similarity
 from harness.engines.batching import Countdown
 from harness.engines.tokens import ChatTokenizer
 from harness.errors import MeasurementError
@@ -138,6 +139,47 @@ class HfModel:
                 )
             )
         return scores
+
+    def similarities(
+        self, pairs: Sequence[PreferencePair], on_progress: OnProgress = no_progress
+    ) -> list[PairSimilarity]:
+        """CHES and its relatives for each pair. Progress counts pairs. Raises ``MeasurementError`` like ``score``."""
+        from rapidfuzz.distance import Levenshtein
+
+        module, chat = self._open(), self._chat
+        tokenised = [chat.pair_ids(pair) for pair in pairs]
+        for pair, ids in zip(pairs, tokenised, strict=True):
+            for prompt, response in ((ids.chosen_prompt, ids.chosen), (ids.rejected_prompt, ids.rejected)):
+                self._check_length(pair.id, len(prompt) + len(response))
+        with self._explained():
+            found = similarity.likenesses(
+                module, tokenised, pad=chat.pad, batch_tokens=self._options.batch_tokens, on_batch=on_progress
+            )
+        results = []
+        for pair, ids, like in zip(pairs, tokenised, found, strict=True):
+            chosen, rejected = len(ids.chosen), len(ids.rejected)
+            result = PairSimilarity(
+                pair_id=pair.id,
+                category=pair.category,
+                chosen_tokens=chosen,
+                rejected_tokens=rejected,
+                ches=like.sum_inner - like.sum_norm,
+                ches_normalised=like.sum_inner / (chosen * rejected) - like.sum_norm / chosen**2,
+                last_hidden=like.last_inner,
+                alpha_ches=like.gradient_inner - like.gradient_chosen,
+                edit=Levenshtein.normalized_similarity(ids.chosen, ids.rejected),
+                gradient_chosen=like.gradient_chosen,
+                gradient_inner=like.gradient_inner,
+                gradient_rejected=like.gradient_rejected,
+                tokenised_apart=ids.apart,
+            )
+            if not math.isfinite(result.ches + result.alpha_ches):
+                raise MeasurementError(
+                    f"{self.checkpoint.name} gives a similarity that is not finite on pair {pair.id!r}; "
+                    "try --model-dtype float32"
+                )
+            results.append(result)
+        return results
 
     def first_tokens(self, pairs: Sequence[PreferencePair], on_progress: OnProgress = no_progress) -> FirstTokens:
         """The full distribution over the first response token of each pair's prompt. Progress counts pairs.

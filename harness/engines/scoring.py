@@ -93,6 +93,16 @@ def logits_at(
     The rows of the last hidden state are picked before they enter the LM head, so the model's own scaling and
     soft-capping of logits happen as always.
     """
+    return read_at(model, ids, line, position, pad=pad)[1]
+
+
+def read_at(
+    model: Any, ids: Sequence[tuple[int, ...]], line: Sequence[int], position: Sequence[int], *, pad: int
+) -> tuple[Tensor | None, Tensor]:
+    """([R, D] in the model's dtype: what the LM head reads at (line, position), [R, V] float32: the logits there).
+
+    The hidden state is None for models whose head does not read one row per token.
+    """
     longest = max(len(row) for row in ids)
     device = model.get_input_embeddings().weight.device
     tokens = torch.full((len(ids), longest), pad, dtype=torch.long)
@@ -102,15 +112,14 @@ def logits_at(
         mask[index, : len(row)] = 1
     lines, positions = torch.tensor(line, device=device), torch.tensor(position, device=device)
     head = model.get_output_embeddings()
-    picked = False
+    picked: list[Tensor] = []
 
     def pick(_: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        nonlocal picked
         hidden = args[0]  # [B, T, D]
         if hidden.shape[:2] != tokens.shape:
             return args
-        picked = True
-        return (hidden[lines, positions].unsqueeze(0), *args[1:])  # [1, R, D]
+        picked.append(hidden[lines, positions])
+        return (picked[-1].unsqueeze(0), *args[1:])  # [1, R, D]
 
     hook = head.register_forward_pre_hook(pick) if head is not None else None
     try:
@@ -121,8 +130,9 @@ def logits_at(
     finally:
         if hook is not None:
             hook.remove()
-    logits = logits[0] if picked else logits[lines, positions]
-    return logits.float()
+    if picked:
+        return picked[-1], logits[0].float()
+    return None, logits[lines, positions].float()
 
 
 def gather_logprobs(logits: Tensor, target: Tensor) -> Tensor:
