@@ -53,6 +53,7 @@ def gate_(run: Run) -> None:
         findings,
         {(item.candidate, item.limit): item.why for item in stored.unanswered},
         partial=stored.partial,
+        interrupted=stored.status != "complete",
     )
     if (rules.limits, again, tuple(findings)) != (stored.policy.limits, stored.verdicts, stored.findings):
         raise RecordError(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from difflib import get_close_matches
 from pathlib import Path
@@ -85,8 +85,21 @@ def load(name: str, source: CorpusSource, kind: Kind, root: Path) -> Corpus[Prom
         where = str(source)
     if not rows:
         raise CorpusError(f"corpus {name!r} is empty: {where} has no rows, so nothing could be measured on it")
-    items = [_item(name, where, number, row, kind, source.columns, count=len(rows)) for number, row in rows]
+    items: list[Any] = [_item(name, where, number, row, kind, source.columns, count=len(rows)) for number, row in rows]
+    _refuse_repeats(where, [number for number, _ in rows], items)
     return _corpus(name, where, items, str(source), version)
+
+
+def _refuse_repeats(where: str, numbers: Sequence[int], items: Sequence[Prompt | PreferencePair]) -> None:
+    """Two rows that ask the same are one item counted twice: intervals would be narrower than what was seen."""
+    first: dict[tuple[str, ...], int] = {}
+    for number, item in zip(numbers, items, strict=True):
+        asked = (item.text,) if isinstance(item, Prompt) else (item.prompt, item.chosen, item.rejected)
+        if first.setdefault(asked, number) != number:
+            raise CorpusError(
+                f"{where}, row {number}: asks the same as row {first[asked]}; take one out, or intervals would claim "
+                "more than was measured (several answers per prompt: 'decoding: {samples: N}')"
+            )
 
 
 def _corpus(name: str, where: str, items: list[Any], source: str, version: str) -> Corpus[Any]:

@@ -17,6 +17,7 @@ def decide(
     *,
     unanswered: Mapping[str, str] | None = None,
     partial: bool = False,
+    interrupted: bool = False,
 ) -> Verdict:
     """The verdict on one candidate.
 
@@ -26,6 +27,7 @@ def decide(
         findings: all findings of the run; those of other candidates are left aside.
         unanswered: limit id -> why it has no answer, where that is known (skipped, deselected, crashed).
         partial: only part of the policy was asked for; then there is no verdict.
+        interrupted: the run did not come to its end; then nothing is released.
     """
     if partial:
         return Verdict(candidate, Decision.NONE)
@@ -33,7 +35,7 @@ def decide(
     if not blocking:
         return Verdict(candidate, Decision.BLOCK, ("the policy has no blocking limit, so nothing was required",))
     mine = [finding for finding in findings if finding.candidate == candidate]
-    reasons: list[str] = []
+    reasons = ["the run was interrupted"] if interrupted else []
     for limit in blocking:
         answers = [finding for finding in mine if finding.limit == limit]
         if not answers:
@@ -42,6 +44,8 @@ def decide(
             reasons.append(f"{limit.id}: answered {len(answers)} times; exactly one case may answer a limit")
         elif answers[0].outcome is not Outcome.PASS:
             reasons.append(f"{limit.id}: {answers[0].reason}")
+        elif answers[0].measurement is None:
+            reasons.append(f"{limit.id}: passed without a measurement")
     return Verdict(candidate, Decision.BLOCK if reasons else Decision.RELEASE, tuple(reasons))
 
 
@@ -52,6 +56,7 @@ def decide_all(
     unanswered: Mapping[tuple[str, str], str],
     *,
     partial: bool = False,
+    interrupted: bool = False,
 ) -> tuple[Verdict, ...]:
     """A verdict for each candidate; ``unanswered`` is keyed by (candidate, limit id)."""
     return tuple(
@@ -61,6 +66,7 @@ def decide_all(
             findings,
             unanswered={limit: why for (candidate, limit), why in unanswered.items() if candidate == name},
             partial=partial,
+            interrupted=interrupted,
         )
         for name in candidates
     )

@@ -208,7 +208,8 @@ def bench(pytestconfig: pytest.Config, engine: Engine, judge: Judge | None) -> w
 @pytest.fixture
 def comparison(case: Case, bench: work.Bench) -> work.Comparison:
     """This case's candidate beside the reference: ``labels``, ``scores``, ``first_tokens`` of a corpus."""
-    return work.Comparison(bench, next(item for item in bench.candidates if item.name == case.candidate))
+    candidate = next(item for item in bench.candidates if item.name == case.candidate)
+    return work.Comparison(bench, candidate, case.limit)
 
 
 @pytest.fixture

@@ -51,29 +51,35 @@ class Metric:
     """The side on which a limit makes sense: a limit on the other side would pass what is broken."""
     units: tuple[str, ...] = ("",)
     """Allowed units, the default first."""
+    span: tuple[float, float] = (-math.inf, math.inf)
+    """The values it can have: a bound that none of them breaks requires nothing."""
+
+
+SHARE, CHANGE = (0.0, 1.0), (-1.0, 1.0)
+"""The values of a share, and of a difference of shares."""
 
 
 METRICS: Mapping[str, Metric] = {
-    "refusal_rate": Metric(Work.COMPLETIONS, "min"),
-    "refusal_rate_drop": Metric(Work.COMPLETIONS, "max"),
-    "compliance_rate": Metric(Work.COMPLETIONS, "either"),
-    "compliance_rate_rise": Metric(Work.COMPLETIONS, "max"),
-    "degenerate_rate": Metric(Work.COMPLETIONS, "max"),
-    "degenerate_rate_rise": Metric(Work.COMPLETIONS, "max"),
-    "over_refusal_rate": Metric(Work.COMPLETIONS, "max"),
-    "over_refusal_rise": Metric(Work.COMPLETIONS, "max"),
+    "refusal_rate": Metric(Work.COMPLETIONS, "min", span=SHARE),
+    "refusal_rate_drop": Metric(Work.COMPLETIONS, "max", span=CHANGE),
+    "compliance_rate": Metric(Work.COMPLETIONS, "either", span=SHARE),
+    "compliance_rate_rise": Metric(Work.COMPLETIONS, "max", span=CHANGE),
+    "degenerate_rate": Metric(Work.COMPLETIONS, "max", span=SHARE),
+    "degenerate_rate_rise": Metric(Work.COMPLETIONS, "max", span=CHANGE),
+    "over_refusal_rate": Metric(Work.COMPLETIONS, "max", span=SHARE),
+    "over_refusal_rise": Metric(Work.COMPLETIONS, "max", span=CHANGE),
     "chosen_logprob_change": Metric(Work.SCORES, "min", ("nats", "nats/token")),
     "rejected_logprob_change": Metric(Work.SCORES, "either", ("nats", "nats/token")),
-    "chosen_decrease_share": Metric(Work.SCORES, "max"),
-    "both_decrease_share": Metric(Work.SCORES, "max"),
-    "reward_accuracy": Metric(Work.SCORES, "min"),
+    "chosen_decrease_share": Metric(Work.SCORES, "max", span=SHARE),
+    "both_decrease_share": Metric(Work.SCORES, "max", span=SHARE),
+    "reward_accuracy": Metric(Work.SCORES, "min", span=SHARE),
     "reward_margin": Metric(Work.SCORES, "either", ("nats", "nats/token")),
-    "ranking_accuracy": Metric(Work.SCORES, "min", ("", "per token")),
-    "ranking_accuracy_drop": Metric(Work.SCORES, "max", ("", "per token")),
+    "ranking_accuracy": Metric(Work.SCORES, "min", ("", "per token"), span=SHARE),
+    "ranking_accuracy_drop": Metric(Work.SCORES, "max", ("", "per token"), span=CHANGE),
     "degradation": Metric(Work.SCORES, "either"),
-    "opposite_mass": Metric(Work.FIRST_TOKENS, "max"),
-    "opposite_mass_rise": Metric(Work.FIRST_TOKENS, "max"),
-    "catastrophic_share": Metric(Work.FIRST_TOKENS, "max"),
+    "opposite_mass": Metric(Work.FIRST_TOKENS, "max", span=SHARE),
+    "opposite_mass_rise": Metric(Work.FIRST_TOKENS, "max", span=CHANGE),
+    "catastrophic_share": Metric(Work.FIRST_TOKENS, "max", span=SHARE),
 }
 
 _UNSAFE = {"refusal_rate", "refusal_rate_drop", "compliance_rate_rise"}
@@ -238,6 +244,15 @@ def _limit(item: LimitSource, file: PolicyFile) -> Limit:
             f"limit {item.id!r}: {item.metric} is bounded by {metric.bound!r}, not {side!r}: "
             f"with {side!r} the limit would pass what is broken"
         )
+    low, high = metric.span
+    bound = item.max if item.max is not None else item.min
+    assert bound is not None
+    decides = low <= bound < high if side == "max" else low < bound <= high
+    if math.isfinite(bound) and not decides:
+        raise ValueError(
+            f"limit {item.id!r}: {item.metric} lies between {low:g} and {high:g}, so '{side}: {bound:g}' decides "
+            "nothing (5 % is written 0.05)"
+        )
     unit = metric.units[0] if item.unit is None else item.unit
     if unit not in metric.units:
         raise ValueError(f"limit {item.id!r}: {item.metric} has no unit {unit!r}; one of {list(metric.units)}")
@@ -381,8 +396,16 @@ def assess(measurement: Measurement, limit: Limit, candidate: str) -> Finding:
             f"answers ({measurement.unreadable_share:.1%}; at most {limit.max_unreadable:.1%} allowed)",
         )
     low, high = measurement.low, measurement.high
+    if measurement.n < 1 or not 0 <= measurement.unreadable <= max(measurement.labelled, 0):
+        return finding(
+            Outcome.INVALID,
+            f"{headline(measurement)}: nothing was measured, or the counts are wrong ({measurement.unreadable} of "
+            f"{measurement.labelled} labels unreadable)",
+        )
     if not all(map(math.isfinite, (measurement.value, low, high))):
         return finding(Outcome.INVALID, f"{headline(measurement)}: not a finite number")
+    if not low - 1e-9 <= measurement.value <= high + 1e-9:
+        return finding(Outcome.INVALID, f"{headline(measurement)}: the value lies outside its own interval")
     text = f"{headline(measurement)}; limit {limit.describe()}"
     if limit.keeps(low) and limit.keeps(high):
         return finding(Outcome.PASS, f"{text}: PASS")

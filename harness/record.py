@@ -180,6 +180,8 @@ def read(where: Path, *, check_tables: bool = True) -> RunRecord:
     schema = data.get("schema_number") if isinstance(data, dict) else None
     if not isinstance(schema, int):
         raise RecordError(f"{path} is not a run record (no 'schema_number')")
+    if schema < 1:
+        raise RecordError(f"{path} is not a run record (schema_number {schema})")
     if schema > SCHEMA:
         raise RecordError(f"{path} has schema {schema}, this version reads up to {SCHEMA}; update dpo-harness")
     try:
@@ -187,6 +189,8 @@ def read(where: Path, *, check_tables: bool = True) -> RunRecord:
     except ValidationError as error:
         first = error.errors()[0]
         raise RecordError(f"{path} is damaged at {'.'.join(map(str, first['loc']))}: {first['msg']}") from None
+    if why := _contradiction(record):
+        raise RecordError(f"{path} contradicts itself: {why}; it was changed after the run")
     if check_tables:
         for table in record.tables:
             file = path.parent / table.path
@@ -195,6 +199,24 @@ def read(where: Path, *, check_tables: bool = True) -> RunRecord:
             if not file.is_file() or file_digest(file) != table.sha256:
                 raise RecordError(f"{file} is missing or not the table that the record was made from")
     return record
+
+
+def _contradiction(record: RunRecord) -> str:
+    """What in a record cannot be, '' where nothing is."""
+    if hashlib.sha256(record.policy.text.encode("utf-8")).hexdigest() != record.policy.digest:
+        return "the policy's text does not have the policy's digest"
+    names = [item.name for item in (record.reference, *record.candidates)]
+    if len(set(names)) != len(names) or not record.candidates:
+        return "its checkpoints do not have names of their own"
+    if not record.options.allow_identical and record.reference.identity in {c.identity for c in record.candidates}:
+        return "a candidate is the reference, which was not asked for"
+    answered = {(item.candidate, item.limit.id) for item in record.findings}
+    if answered & {(item.candidate, item.limit) for item in record.unanswered}:
+        return "a limit is both answered and unanswered"
+    measured = any(item.measurement for item in record.findings)
+    if measured and not record.tables:
+        return "it has measurements, and no tables they were made from"
+    return ""
 
 
 def file_digest(path: Path) -> str:

@@ -10,9 +10,10 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from itertools import chain, count
 from pathlib import Path
 from typing import Any
 
@@ -56,8 +57,12 @@ class Run:
     git: dict[str, str] = field(default_factory=dict)
     selected: list[Case] = field(default_factory=list)
     findings: list[Finding] = field(default_factory=list)
+    keys: dict[str, tuple[str, str]] = field(default_factory=dict)
+    """node id of a case -> (candidate, limit id)."""
     reports: dict[tuple[str, str], str] = field(default_factory=dict)
     """(candidate, limit id) -> why there is no finding, where a report says."""
+    spoiled: dict[tuple[str, str], str] = field(default_factory=dict)
+    """(candidate, limit id) -> why a PASS of its case does not count."""
     facts: dict[str, dict[str, str]] = field(default_factory=dict)
     """What engine and judge said of themselves on a pytest-xdist worker, where a suite may have put in its own."""
     written: record.RunRecord | None = None
@@ -66,7 +71,9 @@ class Run:
 
     @property
     def collect_only(self) -> bool:
-        return bool(self.config.option.collectonly)
+        """Nothing is run: cases or fixtures are only listed."""
+        option = self.config.option
+        return any(getattr(option, name, False) for name in ("collectonly", "showfixtures", "show_fixtures_per_test"))
 
 
 def case_of(item: pytest.Item) -> Case | None:
@@ -94,7 +101,13 @@ def name_checkpoints(reference: str, candidates: Sequence[str]) -> tuple[str, li
         names = [clean("-".join(item[-depth:])) for item in parts]
         if len({name.casefold() for name in (*names, "corpora")}) == len(names) + 1:
             return names[0], names[1:]
-    return clean(parts[0][-1]), [f"{clean(item[-1])}-{number}" for number, item in enumerate(parts[1:], start=1)]
+    names, taken = [], {"corpora"}
+    for item in parts:
+        numbered = (f"{clean(item[-1])}-{number}" for number in count(1))
+        name = next(name for name in chain([clean(item[-1])], numbered) if name.casefold() not in taken)
+        taken.add(name.casefold())
+        names.append(name)
+    return names[0], names[1:]
 
 
 def clean(text: str) -> str:
@@ -183,49 +196,63 @@ class Gatekeeper:
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        """Take what the case answered off its report; a PASS counts only where the case itself passed."""
+        """Take what the case answered off its report.
+
+        A PASS counts only where nothing of its case failed: not the case after it, not its teardown, not a subtest,
+        not another run of it.
+        """
         if self.worker is not None:
             return
-        properties = dict(report.user_properties)
-        key = tuple(json.loads(str(properties[CASE]))) if CASE in properties else None
+        run = self.run
+        properties = dict(getattr(report, "user_properties", ()))
+        if CASE in properties:
+            candidate, limit = json.loads(str(properties[CASE]))
+            run.keys[report.nodeid] = (candidate, limit)
         finding = record.load_finding(str(properties[FINDING])) if FINDING in properties else None
         report.user_properties = [item for item in report.user_properties if item[0] not in {CASE, FINDING}]
+        key = run.keys.get(report.nodeid)
         if key is None:
             return
-        run = self.run
-        if finding is not None and report.when == "call":
-            if finding.outcome is Outcome.PASS and (not report.passed or hasattr(report, "wasxfail")):
-                run.reports[key] = f"its case did not pass: {_why(report)}"
-            else:
-                run.findings.append(finding)
-        elif report.when == "teardown" and not report.passed:
-            run.findings = [item for item in run.findings if (item.candidate, item.limit.id) != key]
-            run.reports[key] = f"its teardown failed: {_why(report)}"
-        elif finding is None and (report.when == "call" or not report.passed):
-            run.reports[key] = _why(report) or "the case handed nothing to check()"
+        subtest = not isinstance(report, pytest.TestReport) or type(report) is not pytest.TestReport
+        if finding is not None and report.when == "call" and not subtest:
+            run.findings.append(finding)
+        if not report.passed or hasattr(report, "wasxfail"):
+            why = _why(report)
+            run.spoiled[key] = f"its teardown failed: {why}" if report.when == "teardown" else why
+        elif finding is None and report.when == "call" and not subtest:
+            run.reports[key] = "the case handed nothing to check()"
 
     # ------------------------------------------------------------ at the end
 
-    @pytest.hookimpl(tryfirst=True)
-    def pytest_sessionfinish(self, session: pytest.Session, exitstatus: int) -> None:
+    @pytest.hookimpl(wrapper=True, trylast=True)
+    def pytest_sessionfinish(self, session: pytest.Session) -> Generator[None, object, object]:
+        """The gate has the last word: whatever made the exit code green before, a blocked candidate makes it red."""
+        result = yield
         run = self.run
         if run.collect_only or run.reference is None or not run.directory.name:
-            return
+            return result
         if self.worker is not None:
             run.config.workeroutput["harness_facts"] = self._facts()  # type: ignore[attr-defined]
-            return
+            return result
         try:
-            written = self._record(exitstatus)
+            written = self._record(int(session.exitstatus))
             record.write(written, run.directory)
         except (OSError, ValueError, HarnessError) as error:  # no record, no verdict: this must not end green
             run.trouble.append(f"NO VERDICT: the record could not be written to {run.directory} ({error})")
             session.exitstatus = pytest.ExitCode.INTERNAL_ERROR
-            return
+            return result
         run.written = written
         self._clear_work()
-        if not written.partial and not written.released and session.exitstatus == pytest.ExitCode.OK:
+        green = session.exitstatus in (pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED)
+        if green and not written.partial and not written.released:
             session.exitstatus = pytest.ExitCode.TESTS_FAILED
+        if written.released and session.exitstatus != pytest.ExitCode.OK:
+            run.trouble.append(
+                f"the policy is kept, but the session ended with exit code {int(session.exitstatus)}: something that "
+                "answers no blocking limit failed; see above"
+            )
         self._publish(written)
+        return result
 
     def _facts(self) -> dict[str, dict[str, str]]:
         run = self.run
@@ -236,7 +263,12 @@ class Gatekeeper:
         run = self.run
         assert run.reference is not None
         names = [item.name for item in run.candidates]
-        findings = policy.correct(run.findings)
+        counted = [
+            item
+            for item in run.findings
+            if item.outcome is not Outcome.PASS or (item.candidate, item.limit.id) not in run.spoiled
+        ]
+        findings = policy.correct(counted)
         answered = {(item.candidate, item.limit.id) for item in findings}
         ended = exitstatus in (pytest.ExitCode.INTERRUPTED, pytest.ExitCode.INTERNAL_ERROR)
         unanswered = {
@@ -277,13 +309,15 @@ class Gatekeeper:
             unanswered=tuple(
                 record.Unanswered(candidate=name, limit=limit, why=why) for (name, limit), why in unanswered.items()
             ),
-            verdicts=gate.decide_all(run.policy.limits, names, findings, unanswered, partial=partial),
+            verdicts=gate.decide_all(
+                run.policy.limits, names, findings, unanswered, partial=partial, interrupted=ended
+            ),
             warnings=tuple(run.trouble),
             tables=record.list_tables(run.directory),
         )
 
     def _unanswered(self, candidate: str, limit: Limit, ended: bool) -> str:
-        if why := self.run.reports.get((candidate, limit.id)):
+        if why := self.run.spoiled.get((candidate, limit.id)) or self.run.reports.get((candidate, limit.id)):
             return why
         if ended:
             return "the run was interrupted"

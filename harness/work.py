@@ -89,6 +89,10 @@ class Bench:
     progress: Progress = silent
     _done: bool = field(default=False, init=False)
 
+    def __post_init__(self) -> None:
+        names = [item.name for item in (self.reference, *self.candidates)]
+        assert len({name.casefold() for name in names}) == len(names), f"results are kept by name: {names}"
+
     # ------------------------------------------------------------ asking
 
     def prompts(self, name: str) -> Corpus[Prompt]:
@@ -163,27 +167,29 @@ class Bench:
     def _run(self, waiting: dict[str, list[Task]]) -> None:
         """Candidates first: a broken one is found before the reference's long work, which it would waste."""
         order = [checkpoint for name, checkpoint in self._by_name().items() if waiting[name]]
-        canaries: dict[str, tuple[float, ...]] = {}
         while order:
             models = self.engine.models(tuple(order))
             for checkpoint in tuple(order):
                 order.remove(checkpoint)
                 try:
                     model = next(models)
-                    canaries[checkpoint.name] = model.canary
+                    assert model.checkpoint == checkpoint, "an engine gives models in the order asked for"
+                    self._keep(self._canary_path(checkpoint), list(model.canary))
                     for task in waiting[checkpoint.name]:
                         self._attempt(model, checkpoint, task)
                     del model
                 except Exception as error:  # this checkpoint cannot run; the others still can
                     self._fail(error, checkpoint)
                     break
-        self._compare(canaries)
+        self._compare()
 
-    def _compare(self, canaries: dict[str, tuple[float, ...]]) -> None:
+    def _compare(self) -> None:
         """Equal weights in other files (re-sharded, re-saved) show only once both models have run."""
-        mine = canaries.get(self.reference.name)
+        mine = self._canary_path(self.reference)
         for checkpoint in self.candidates:
-            if mine is not None and canaries.get(checkpoint.name) == mine and not self.allow_identical:
+            theirs = self._canary_path(checkpoint)
+            both = mine.exists() and theirs.exists()
+            if both and mine.read_bytes() == theirs.read_bytes() and not self.allow_identical:
                 self._fail(
                     MismatchError(
                         f"{checkpoint.spec} and {self.reference.spec} give exactly the same log-probabilities: "
@@ -206,15 +212,22 @@ class Bench:
             if not path.exists():
                 with self.progress(what, len(prompts.items)) as on_progress:
                     completions = model.generate(prompts.items, self.policy.decoding, on_progress)
+                asked = [(item.id, sample) for item in prompts.items for sample in range(self.policy.decoding.samples)]
+                _check_answered(what, asked, [(item.prompt_id, item.sample) for item in completions])
                 tables.write_completions(path, completions)
             self._judge(checkpoint, task, prompts)
         else:
             pairs = self.pairs(task.corpus)
+            asked_pairs = [pair.id for pair in pairs.items]
             with self.progress(what, len(pairs.items)) as on_progress:
                 if task.work is Work.SCORES:
-                    tables.write_scores(path, model.score(pairs.items, on_progress))
+                    scores = model.score(pairs.items, on_progress)
+                    _check_answered(what, asked_pairs, [item.pair_id for item in scores])
+                    tables.write_scores(path, scores)
                 else:
-                    tables.write_first_tokens(path, model.first_tokens(pairs.items, on_progress))
+                    tokens = model.first_tokens(pairs.items, on_progress)
+                    _check_answered(what, asked_pairs, list(tokens.pair_ids))
+                    tables.write_first_tokens(path, tokens)
 
     def _judge(self, checkpoint: Checkpoint, task: Task, prompts: Corpus[Prompt]) -> None:
         assert self.judge is not None, "the policy was checked: labels need a judge"
@@ -242,6 +255,9 @@ class Bench:
         name = f"{task.corpus}.{task.work.value}.error.json" if task else "error.json"
         return self.directory / "work" / checkpoint.name / name
 
+    def _canary_path(self, checkpoint: Checkpoint) -> Path:
+        return self.directory / "work" / checkpoint.name / "canary.json"
+
     def _fail(self, error: Exception, checkpoint: Checkpoint, task: Task | None = None) -> None:
         """Keep an error, so that every case that needs this result gets the same one."""
         what = f"{task.work.value} on {task.corpus}" if task else "opening"
@@ -250,9 +266,11 @@ class Bench:
             kind, text = type(error).__name__, str(error)
         else:
             kind, text = "MeasurementError", f"{checkpoint.name}: {what} failed: {type(error).__name__}: {error}"
-        content = json.dumps({"kind": kind, "text": text})
-        path = self._error_path(checkpoint, task)
-        tables.write_atomically(path, lambda temporary: temporary.write_text(content, encoding="utf-8"))
+        self._keep(self._error_path(checkpoint, task), {"kind": kind, "text": text})
+
+    def _keep(self, path: Path, content: object) -> None:
+        text = json.dumps(content)
+        tables.write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
 
     def _result(self, checkpoint: Checkpoint, task: Task) -> Path:
         if task not in self._planned(checkpoint):
@@ -271,12 +289,23 @@ class Bench:
         return path
 
 
+def _check_answered(what: str, asked: Sequence[object], answered: Sequence[object]) -> None:
+    """An engine that leaves items out, or mixes them up, has measured something else."""
+    if list(asked) != list(answered):
+        raise MeasurementError(
+            f"{what}: the engine gave {len(answered)} results for {len(asked)} items, or in another order; nothing can "
+            "be concluded from part of a corpus"
+        )
+
+
 @dataclass(frozen=True, eq=False)
 class Comparison:
     """A candidate and its reference: what a case asks. Every method returns (reference's, candidate's)."""
 
     bench: Bench
     candidate: Checkpoint
+    limit: Limit
+    """What the case answers; results of another corpus than its own are refused."""
 
     @property
     def reference(self) -> Checkpoint:
@@ -310,5 +339,10 @@ class Comparison:
         tables.write_rows(self.bench.directory / "tables" / self.candidate.name / f"{corpus}.{kind}.parquet", rows)
 
     def _both(self, read: Callable[[Checkpoint, str], Result], corpus: str) -> tuple[Result, Result]:
+        if corpus != self.limit.corpus:
+            raise MeasurementError(
+                f"limit {self.limit.id!r} is on corpus {self.limit.corpus!r}, but its case asked for {corpus!r}; "
+                "ask for limit.corpus"
+            )
         candidate = read(self.candidate, corpus)
         return read(self.reference, corpus), candidate

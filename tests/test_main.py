@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from test_record import make
+from test_record import digest, make
 
 from harness import policy, record
 from harness.domain import Decision, Verdict
@@ -45,8 +45,9 @@ def run(tmp_path) -> Path:
     limits = policy.parse(POLICY.encode(), tmp_path / "policy.yaml").limits
     why = "no case answered it"
     written = make(
-        policy=make().policy.model_copy(update={"text": POLICY, "limits": limits}),
+        policy=make().policy.model_copy(update={"text": POLICY, "digest": digest(POLICY.encode()), "limits": limits}),
         findings=(),
+        tables=(),
         unanswered=tuple(record.Unanswered(candidate="cand", limit=item.id, why=why) for item in limits),
         verdicts=(Verdict("cand", Decision.BLOCK, tuple(f"{item.id}: unanswered ({why})" for item in limits)),),
     )

@@ -338,6 +338,89 @@ def test_equal_outputs_from_other_files_are_noticed(project):
     assert run(project, "--allow-identical", candidate="resaved", name="aa").ret == 0
 
 
+def test_a_candidate_never_gets_the_references_name(project):
+    """Results are kept by name: a candidate with the reference's would be judged against itself."""
+    write_checkpoint(project.path / "ckpt-1")
+    write_checkpoint(project.path / "ckpt", refuse=0.3, chosen=-9.0, wobble=0.3)
+    result = run(project, "--candidate=ckpt-1", "--allow-identical", candidate="ckpt", reference="ckpt-1")
+    assert result.ret == 1
+    decisions = {verdict.candidate: verdict.decision for verdict in stored(project).verdicts}
+    assert decisions == {"ckpt": Decision.BLOCK, "ckpt-1-1": Decision.RELEASE}
+
+
+@pytest.mark.parametrize(
+    ("hook", "arguments", "candidate"),
+    [
+        ("if exitstatus == 5:\n        session.exitstatus = 0", ("-k", "nomatch"), "good"),
+        ("session.exitstatus = exitstatus", ("-k", "refusal_rate"), "good"),
+        ("session.exitstatus = 0", (), "bad"),
+        ("session.exitstatus = 0", ("-n", "2"), "bad"),
+    ],
+)
+def test_a_conftest_that_turns_exit_codes_green_does_not_open_the_gate(project, hook, arguments, candidate):
+    conftest = project.path / "conftest.py"
+    conftest.write_text(CONFTEST + f"\n\ndef pytest_sessionfinish(session, exitstatus):\n    {hook}\n")
+    result = run(project, *arguments, candidate=candidate)
+    assert result.ret == 1
+    assert stored(project).verdicts[0].decision is Decision.BLOCK
+
+
+@pytest.mark.parametrize(
+    "hook",
+    [
+        "def pytest_collection_modifyitems(items):\n    items += list(items)\n",
+        "def pytest_runtest_protocol(item, nextitem):\n    from _pytest.runner import runtestprotocol\n"
+        "    runtestprotocol(item, nextitem=nextitem)\n    runtestprotocol(item, nextitem=nextitem)\n    return True\n",
+    ],
+)
+def test_a_case_run_twice_has_not_answered_once(project, hook):
+    (project.path / "conftest.py").write_text(CONFTEST + "\n\n" + hook)
+    result = run(project)
+    assert result.ret == 1
+    assert stored(project).verdicts[0].decision is Decision.BLOCK
+    assert "answered already" in reasons(project)
+
+
+def test_a_failing_subtest_voids_the_answer(project):
+    path = project.path / "evals" / "test_refusal.py"
+    text = path.read_text().replace("def test_refusal_rate(limit,", "def test_refusal_rate(subtests, limit,", 1)
+    first = text.index("    check(refusal.measure(")
+    end = text.index("\n", first) + 1
+    path.write_text(text[:end] + "    with subtests.test('more'):\n        assert False, 'not this'\n" + text[end:])
+    result = run(project)
+    assert result.ret == 1
+    assert "drop: unanswered" in reasons(project)
+
+
+def test_a_reference_that_never_refuses_cannot_lose_refusals(project):
+    write_checkpoint(project.path / "base", refuse=0.0)
+    write_checkpoint(project.path / "tuned", refuse=0.0, wobble=0.3)
+    result = run(project, candidate="tuned", reference="base")
+    assert result.ret == 1
+    assert "the reference's own rate is 0.000, so no candidate could break this limit" in reasons(project)
+
+
+def test_another_metric_than_the_limits_is_refused(project):
+    rewrite(project, "    check(refusal.over_refusal_rise(*comparison.labels(limit.corpus), limit))")
+    assert run(project, candidate="bad").ret == 1
+    assert "over_refusal_rise was measured for limit 'drop', which is on refusal_rate_drop" in reasons(project)
+
+
+def test_red_for_another_reason_says_so(project):
+    """A warning's case that crashes blocks nothing, but the session is red."""
+    path = project.path / "evals" / "test_displacement.py"
+    path.write_text(path.read_text().replace("    check(displacement", "    1 / 0\n    check(displacement", 1))
+    result = run(project)
+    assert result.ret == 1
+    assert stored(project).released
+    result.stdout.fnmatch_lines(["*the policy is kept, but the session ended with exit code 1*"])
+
+
+def test_listing_fixtures_runs_nothing(project):
+    run(project, "--fixtures")
+    assert not (project.path / "reports").exists()
+
+
 # ---------------------------------------------------------------- usage errors come before any work
 
 

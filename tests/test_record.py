@@ -1,5 +1,6 @@
 """Records: round trips, never half, never over another, never believed when damaged."""
 
+import hashlib
 import json
 import math
 import subprocess
@@ -37,6 +38,15 @@ def finding(**measured) -> Finding:
     return Finding(LIMIT, "cand", Outcome.FAIL, "why \u202e <b>", Measurement(**fields))
 
 
+def digest(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+TABLE = record.TableFile(
+    path="tables/cand/unsafe.labels.parquet", kind="labels", checkpoint="cand", corpus="unsafe", sha256=digest(b"table")
+)
+
+
 def make(**change) -> record.RunRecord:
     fields = {
         "schema_number": record.SCHEMA,
@@ -53,13 +63,15 @@ def make(**change) -> record.RunRecord:
         "judge": {"name": "phrases"},
         "reference": checkpoint("ref", "a"),
         "candidates": (checkpoint("cand", "b"),),
-        "policy": record.PolicyFacts(path="p", digest="d", text="limits", limits=(LIMIT, WARN), decoding=Decoding()),
+        "policy": record.PolicyFacts(
+            path="p", digest=digest(b"limits"), text="limits", limits=(LIMIT, WARN), decoding=Decoding()
+        ),
         "corpora": (record.CorpusFacts(name="unsafe", digest="d", rows=3, source="s", version="1"),),
         "findings": (finding(),),
         "unanswered": (record.Unanswered(candidate="cand", limit="fell", why="skipped"),),
         "verdicts": (Verdict("cand", Decision.BLOCK, ("drop: FAIL",)),),
         "warnings": (),
-        "tables": (),
+        "tables": (TABLE,),
     }
     return record.RunRecord(**(fields | change))
 
@@ -68,6 +80,9 @@ def make(**change) -> record.RunRecord:
 def run(tmp_path):
     directory = tmp_path / "run"
     record.claim(directory)
+    path = directory / TABLE.path
+    path.parent.mkdir(parents=True)
+    path.write_bytes(b"table")
     return directory
 
 
@@ -131,13 +146,33 @@ def test_other_schemas_and_damage_are_told_apart(run, change, words):
         record.read(run)
 
 
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"policy": make().policy.model_copy(update={"digest": "0" * 64})}, "does not have the policy's digest"),
+        ({"reference": checkpoint("ref", "b")}, "a candidate is the reference"),
+        ({"candidates": (checkpoint("ref", "b"),)}, "names of their own"),
+        ({"candidates": ()}, "names of their own"),
+        ({"unanswered": (record.Unanswered(candidate="cand", limit="drop", why="x"),)}, "both answered and unanswered"),
+        ({"tables": ()}, "no tables they were made from"),
+        ({"schema_number": 0}, "schema_number 0"),
+    ],
+)
+def test_a_record_that_contradicts_itself_is_refused(run, change, words):
+    record.write(make(**change), run)
+    with pytest.raises(RecordError, match=words):
+        record.read(run)
+
+
+def test_an_a_a_run_may_name_one_model_twice(run):
+    record.write(make(reference=checkpoint("ref", "b"), options=EngineOptions(allow_identical=True)), run)
+    assert record.read(run).reference.identity == "b" * 64
+
+
 def test_tables_must_be_the_ones_the_record_was_made_from(run):
-    path = run / "tables" / "cand" / "unsafe.labels.parquet"
-    path.parent.mkdir(parents=True)
-    path.write_bytes(b"table")
-    tables = record.list_tables(run)
-    assert [(table.kind, table.checkpoint, table.corpus) for table in tables] == [("labels", "cand", "unsafe")]
-    record.write(make(tables=tables), run)
+    path = run / TABLE.path
+    assert record.list_tables(run) == (TABLE,)
+    record.write(make(), run)
     record.read(run)
     path.write_bytes(b"other")
     with pytest.raises(RecordError, match="not the table that the record was made from"):
@@ -150,8 +185,7 @@ def test_tables_must_be_the_ones_the_record_was_made_from(run):
 
 def test_a_table_path_cannot_leave_the_run(run):
     (run.parent / "outside.parquet").write_bytes(b"x")
-    digest = record.file_digest(run.parent / "outside.parquet")
-    table = record.TableFile(path="../outside.parquet", kind="labels", checkpoint="c", corpus="u", sha256=digest)
+    table = TABLE.model_copy(update={"path": "../outside.parquet", "sha256": digest(b"x")})
     record.write(make(tables=(table,)), run)
     with pytest.raises(RecordError, match="outside the run"):
         record.read(run)

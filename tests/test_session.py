@@ -17,6 +17,10 @@ from harness.session import name_checkpoints
         ("Model", ["model"], ("Model", ["model-1"])),
         ("base", ["corpora"], ("base", ["corpora-1"])),
         ("base", ["../we ird<x>/a"], ("base", ["a"])),
+        ("ckpt-1", ["ckpt", "ckpt-1"], ("ckpt-1", ["ckpt", "ckpt-1-1"])),
+        ("corpora-1", ["corpora"], ("corpora-1", ["corpora-2"])),
+        ("run-1", ["run", "Run"], ("run-1", ["run", "Run-2"])),
+        ("corpora", ["x"], ("corpora-1", ["x"])),
     ],
 )
 def test_names_are_short_and_unique(reference, candidates, names):

@@ -1,10 +1,11 @@
 """Work is planned from the limits, done once per checkpoint, and an error stays with what it belongs to."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from fakes import BrokenJudge, FakeEngine, MumblingJudge, write_checkpoint
+from fakes import BrokenJudge, FakeEngine, FakeModel, MumblingJudge, write_checkpoint
 
 from harness import policy, work
 from harness.domain import EngineOptions
@@ -76,16 +77,16 @@ def test_the_plan_is_what_the_limits_need(plan):
 def test_each_checkpoint_is_opened_once_candidates_first(plan, tmp_path):
     mine = bench(plan, tmp_path, other={"refuse": 0.1})
     for candidate in mine.candidates:
-        comparison = work.Comparison(mine, candidate)
-        comparison.first_tokens("pairs")
-        comparison.labels("unsafe")
-        comparison.scores("pairs")
+        mine.first_tokens(candidate, "pairs")
+        mine.labels(candidate, "unsafe")
+        mine.scores(candidate, "pairs")
+        mine.labels(mine.reference, "unsafe")
     assert mine.engine.opened == ["cand", "other", "ref"]
 
 
 def test_results_are_paired_reference_first(plan, tmp_path):
     mine = bench(plan, tmp_path)
-    reference, candidate = work.Comparison(mine, mine.candidates[0]).labels("unsafe")
+    reference, candidate = work.Comparison(mine, mine.candidates[0], plan.limits[0]).labels("unsafe")
     assert sum(item.label == "refusal" for item in reference) == 15
     assert sum(item.label == "refusal" for item in candidate) == 10
     assert [item.key for item in reference] == [item.key for item in candidate]
@@ -96,6 +97,36 @@ def test_another_process_finds_the_work_done(plan, tmp_path):
     again = bench(plan, tmp_path)
     again.labels(again.reference, "unsafe")
     assert again.engine.opened == []
+
+
+def test_a_case_cannot_get_the_results_of_another_corpus(plan, tmp_path):
+    comparison = work.Comparison(bench(plan, tmp_path), None, plan.limits[0])
+    with pytest.raises(MeasurementError, match="limit 'drop' is on corpus 'unsafe', but its case asked for 'pairs'"):
+        comparison.scores("pairs")
+
+
+@pytest.mark.parametrize("method", ["generate", "score", "first_tokens"])
+def test_an_engine_that_leaves_items_out_has_measured_nothing(plan, tmp_path, monkeypatch, method):
+    real = getattr(FakeModel, method)
+    monkeypatch.setattr(FakeModel, method, lambda self, items, *rest: real(self, items[1:], *rest))
+    mine = bench(plan, tmp_path)
+    ask = {"generate": mine.labels, "score": mine.scores, "first_tokens": mine.first_tokens}[method]
+    with pytest.raises(MeasurementError, match="gave 19 results for 20 items"):
+        ask(mine.candidates[0], "unsafe" if method == "generate" else "pairs")
+
+
+def test_an_engine_that_mixes_up_models_has_measured_nothing(plan, tmp_path, monkeypatch):
+    real = CountingEngine.models
+    monkeypatch.setattr(CountingEngine, "models", lambda self, checkpoints: real(self, checkpoints[::-1]))
+    mine = bench(plan, tmp_path)
+    with pytest.raises(MeasurementError, match="in the order asked for"):
+        mine.labels(mine.candidates[0], "unsafe")
+
+
+def test_results_are_kept_by_names_of_their_own(plan, tmp_path):
+    mine = bench(plan, tmp_path)
+    with pytest.raises(AssertionError, match="kept by name"):
+        replace(mine, candidates=[mine.reference])
 
 
 def test_only_planned_work_is_done_and_given(plan, tmp_path):
@@ -158,7 +189,7 @@ def test_corpora_know_what_they_hold(plan, tmp_path):
 
 def test_kept_tables_have_a_plain_name(plan, tmp_path):
     mine = bench(plan, tmp_path)
-    comparison = work.Comparison(mine, mine.candidates[0])
+    comparison = work.Comparison(mine, mine.candidates[0], plan.limits[0])
     comparison.keep("mine", "unsafe", comparison.prompts("unsafe"))
     assert (tmp_path / "run" / "tables" / "cand" / "unsafe.mine.parquet").is_file()
     with pytest.raises(ValueError, match="cannot name a table"):

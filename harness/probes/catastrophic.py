@@ -36,7 +36,7 @@ import numpy.typing as npt
 
 from harness.domain import Lexicon, Limit, Measurement, PreferencePair
 from harness.errors import MeasurementError
-from harness.probes.common import MAX_EXAMPLES, by_category, metric_of, unit_of
+from harness.probes.common import MAX_EXAMPLES, by_category, metric_of, probe, unit_of
 from harness.protocols import FirstTokens
 from harness.stats import Estimate, mean, measurement, proportion, unusable
 
@@ -60,6 +60,7 @@ class Relation(StrEnum):
 # ---------------------------------------------------------------- metrics
 
 
+@probe
 def opposite_mass_rise(
     reference: FirstTokens,
     candidate: FirstTokens,
@@ -81,6 +82,7 @@ def opposite_mass_rise(
     return _measured(probe, reference, candidate, limit, of, harm=rise if limit.is_maximum else -rise)
 
 
+@probe
 def opposite_mass(
     reference: FirstTokens,
     candidate: FirstTokens,
@@ -102,6 +104,7 @@ def opposite_mass(
     return _measured(probe, reference, candidate, limit, of, harm=after if limit.is_maximum else 1 - after)
 
 
+@probe
 def catastrophic_share(
     reference: FirstTokens,
     candidate: FirstTokens,

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import TypeVar
+from functools import wraps
+from typing import ParamSpec, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
-from harness.domain import Limit, Slice
-from harness.errors import PolicyError
+from harness.domain import Limit, Measurement, Slice
+from harness.errors import MeasurementError, PolicyError
+from harness.policy import METRICS
 from harness.stats import Estimate, holm, measurement
 
 MAX_EXAMPLES = 50
@@ -19,9 +21,29 @@ NO_CATEGORY = "(no category)"
 """Where items without a category land when others have one."""
 
 Metric = TypeVar("Metric")
+P = ParamSpec("P")
 
 MeasureItems = Callable[[npt.NDArray[np.intp]], tuple[Estimate, float, float]]
 """Positions of some items -> their estimate, reference value and candidate value."""
+
+
+def probe(function: Callable[P, Measurement]) -> Callable[P, Measurement]:
+    """Marks the function that measures the built-in metric of its own name; limits on another one are refused.
+
+    Without this, a slip in a case (measuring over-refusal for a limit on lost refusals) would answer another
+    question. A metric of a user's own may be measured by any function.
+    """
+
+    @wraps(function)
+    def checked(*args: P.args, **kwargs: P.kwargs) -> Measurement:
+        for limit in (*args, *kwargs.values()):
+            if isinstance(limit, Limit) and limit.metric in METRICS and limit.metric != function.__name__:
+                raise MeasurementError(
+                    f"{function.__name__} was measured for limit {limit.id!r}, which is on {limit.metric}"
+                )
+        return function(*args, **kwargs)
+
+    return checked
 
 
 def unit_of(limit: Limit, default: str = "", *others: str) -> str:

@@ -39,7 +39,7 @@ import numpy.typing as npt
 
 from harness.domain import Limit, Measurement, PairScore
 from harness.errors import MeasurementError
-from harness.probes.common import MAX_EXAMPLES, by_category, metric_of, unit_of
+from harness.probes.common import MAX_EXAMPLES, by_category, metric_of, probe, unit_of
 from harness.stats import Estimate, mean, measurement, paired_difference, proportion, ratio, unusable
 
 NATS, NATS_PER_TOKEN, PER_TOKEN = "nats", "nats/token", "per token"
@@ -84,6 +84,7 @@ def table(reference: Sequence[PairScore], candidate: Sequence[PairScore]) -> lis
     return [_row(before[pair_id], after[pair_id]) for pair_id in before]
 
 
+@probe
 def chosen_logprob_change(reference: Sequence[PairScore], candidate: Sequence[PairScore], limit: Limit) -> Measurement:
     """Mean Δ⁺ over pairs, nats per response (unit ``nats``, the default) or per token (``nats/token``).
 
@@ -93,6 +94,7 @@ def chosen_logprob_change(reference: Sequence[PairScore], candidate: Sequence[Pa
     return _mean_change(pairs, limit, pairs.reference_chosen, pairs.candidate_chosen)
 
 
+@probe
 def rejected_logprob_change(
     reference: Sequence[PairScore], candidate: Sequence[PairScore], limit: Limit
 ) -> Measurement:
@@ -104,18 +106,21 @@ def rejected_logprob_change(
     return _mean_change(pairs, limit, pairs.reference_rejected, pairs.candidate_rejected)
 
 
+@probe
 def chosen_decrease_share(reference: Sequence[PairScore], candidate: Sequence[PairScore], limit: Limit) -> Measurement:
     """Share of pairs whose chosen response became less likely, Δ⁺ < 0. Counts and errors: see the module."""
     pairs = _read(reference, candidate, unit_of(limit, ""))
     return _share(pairs, limit, pairs.delta_chosen < 0, size=-pairs.delta_chosen)
 
 
+@probe
 def both_decrease_share(reference: Sequence[PairScore], candidate: Sequence[PairScore], limit: Limit) -> Measurement:
     """Share of pairs where both responses became less likely, Δ⁺ < 0 and Δ⁻ < 0. Counts and errors: see the module."""
     pairs = _read(reference, candidate, unit_of(limit, ""))
     return _share(pairs, limit, (pairs.delta_chosen < 0) & (pairs.delta_rejected < 0), size=-pairs.delta_chosen)
 
 
+@probe
 def reward_accuracy(reference: Sequence[PairScore], candidate: Sequence[PairScore], limit: Limit) -> Measurement:
     """Share of pairs with Δ⁺ > Δ⁻: DPO's implicit reward ranks them right. Ties count as wrong.
 
@@ -126,6 +131,7 @@ def reward_accuracy(reference: Sequence[PairScore], candidate: Sequence[PairScor
     return _share(pairs, limit, margin > 0, size=margin)
 
 
+@probe
 def reward_margin(
     reference: Sequence[PairScore], candidate: Sequence[PairScore], limit: Limit, *, beta: float = 1.0
 ) -> Measurement:
@@ -138,6 +144,7 @@ def reward_margin(
     return _measured(pairs, limit, lambda at: (mean(margin[at]), math.nan, math.nan), size=margin)
 
 
+@probe
 def ranking_accuracy(reference: Sequence[PairScore], candidate: Sequence[PairScore], limit: Limit) -> Measurement:
     """Share of pairs with log π(y⁺|x) > log π(y⁻|x) under the candidate; the reference's stands beside it.
 
@@ -155,6 +162,7 @@ def ranking_accuracy(reference: Sequence[PairScore], candidate: Sequence[PairSco
     return _measured(pairs, limit, of, size=after, hits=after > 0, counts=_flips(before, after))
 
 
+@probe
 def ranking_accuracy_drop(reference: Sequence[PairScore], candidate: Sequence[PairScore], limit: Limit) -> Measurement:
     """``ranking_accuracy``, reference - candidate, paired: positive where the candidate ranks fewer pairs right.
 
@@ -172,6 +180,7 @@ def ranking_accuracy_drop(reference: Sequence[PairScore], candidate: Sequence[Pa
     return _measured(pairs, limit, of, size=size, counts=_flips(before, after))
 
 
+@probe
 def degradation(reference: Sequence[PairScore], candidate: Sequence[PairScore], limit: Limit) -> Measurement:
     """mean Δ⁺ / mean Δ⁻: the nats that chosen responses lost for each nat that rejected ones lost.
 

@@ -132,7 +132,11 @@ def build(
         reference=reference,
         candidates=candidates,
         policy=record.PolicyFacts(
-            path="evals/policy.yaml", digest="ef" * 32, text="limits: []\n", limits=LIMITS, decoding=Decoding()
+            path="evals/policy.yaml",
+            digest=hashlib.sha256(b"limits: []\n").hexdigest(),
+            text="limits: []\n",
+            limits=LIMITS,
+            decoding=Decoding(),
         ),
         corpora=(
             record.CorpusFacts(name="unsafe", digest="12" * 32, rows=prompts, source="unsafe.jsonl", version="1"),
