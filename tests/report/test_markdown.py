@@ -47,4 +47,4 @@ def test_size_is_bounded(tmp_path: Path) -> None:
     text = step_summary(build(tmp_path, *fakes, with_tables=False))
     assert len(text.encode()) < MOST_BYTES
     assert "more candidates are in the report" in text
-    assert "policy `efefefefefef`" in text
+    assert "policy `9f0243c1c912`" in text
