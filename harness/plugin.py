@@ -11,6 +11,7 @@ import json
 import os
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -36,9 +37,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         help="checkpoint under test: a directory, a hub id with @revision, or a PEFT adapter directory; repeatable",
     )
     group.addoption("--reference", metavar="CKPT", help="what the candidate must not be worse than")
-    group.addoption(
-        "--policy", metavar="FILE", help="what must hold (default: ini option 'harness_policy', evals/policy.yaml)"
-    )
+    group.addoption("--policy", metavar="FILE", help="what must hold (default: policy.yaml beside the cases)")
     group.addoption("--engine", default="hf", metavar="NAME", help="what runs the checkpoints (default: hf)")
     group.addoption("--judge", metavar="NAME", help="what reads the answers (default: the policy's)")
     group.addoption("--base", default="", metavar="CKPT", help="base of adapters, overriding their own config")
@@ -52,7 +51,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--partial", action="store_true", help="only part of the policy is wanted; there is no verdict")
     group.addoption("--run-dir", default="reports", metavar="DIR", help="where run directories land (default: reports)")
     group.addoption("--run-name", default="", metavar="NAME", help="name of the run (default: time and candidate)")
-    parser.addini("harness_policy", "the policy file, relative to the root directory", default="evals/policy.yaml")
+    parser.addini("harness_policy", "the policy where none lies beside the cases", default="evals/policy.yaml")
 
 
 RUN = pytest.StashKey[Run]()
@@ -103,10 +102,35 @@ def _start(config: pytest.Config) -> Run:
 
 def _policy(config: pytest.Config) -> policy.Policy:
     if POLICY not in config.stash:
-        given = config.option.policy
-        path = config.invocation_params.dir / given if given else config.rootpath / config.getini("harness_policy")
-        config.stash[POLICY] = policy.load(path)
+        config.stash[POLICY] = policy.load(_policy_path(config))
     return config.stash[POLICY]
+
+
+def _policy_path(config: pytest.Config) -> Path:
+    """``--policy``; else the policy.yaml nearest to the cases asked for; else the ini option.
+
+    pytest's root directory alone would not do: it takes checkpoint paths on the command line into account, and can so
+    come to lie in another project, whose policy must not be taken for this one's.
+
+    Raises:
+        OptionError: the cases lie beside several policies.
+    """
+    here = config.invocation_params.dir.resolve()
+    if config.option.policy:
+        return here / str(config.option.policy)
+    beside: set[Path] = set()
+    for argument in config.args:
+        start = (here / str(argument).split("::")[0]).resolve()
+        upwards = [folder for folder in (start, *start.parents) if folder == here or here in folder.parents]
+        near = [folder / "policy.yaml" for folder in upwards or (start, start.parent)]
+        beside.update([path for path in near if path.is_file()][:1])
+    if len(beside) > 1:
+        names = ", ".join(sorted(os.path.relpath(path) for path in beside))
+        raise OptionError(f"the cases asked for lie beside several policies ({names}); name one with --policy")
+    if beside:
+        return beside.pop()
+    inside = config.rootpath == here or config.rootpath in here.parents
+    return (config.rootpath if inside else here) / str(config.getini("harness_policy"))
 
 
 # ---------------------------------------------------------------- cases

@@ -157,7 +157,7 @@ class Gatekeeper:
             raise OptionError(f"--run-name {name!r}: use letters, digits, '.', '_', '@' and '-' only")
         record.claim(parent / name)
         run.directory = parent / name
-        run.git = record.git_state(run.config.rootpath)
+        run.git = record.git_state(run.config.invocation_params.dir)
         work.write_corpora(run.directory, run.corpora)
 
     @pytest.hookimpl(optionalhook=True)
@@ -293,7 +293,7 @@ class Gatekeeper:
             reference=run.reference,
             candidates=run.candidates,
             policy=record.PolicyFacts(
-                path=os.path.relpath(run.policy.path, run.config.rootpath),
+                path=os.path.relpath(run.policy.path, run.config.invocation_params.dir),
                 digest=run.policy.digest,
                 text=run.policy.text,
                 limits=run.policy.limits,

@@ -416,6 +416,53 @@ def test_red_for_another_reason_says_so(project):
     result.stdout.fnmatch_lines(["*the policy is kept, but the session ended with exit code 1*"])
 
 
+def test_the_policy_is_the_one_beside_the_cases(project, tmp_path_factory):
+    """pytest's root directory follows checkpoint paths into another project; its policy must not be taken."""
+    other = tmp_path_factory.mktemp("other")
+    (other / "pyproject.toml").write_text("[tool.pytest.ini_options]\n")
+    (other / "evals").mkdir()
+    (other / "evals" / "policy.yaml").write_text(POLICY.replace("max: 0.05", "max: 0.9"))
+    (project.path / "tox.ini").unlink()
+    for name in ("ref", "bad"):
+        write_checkpoint(other / name, **json.loads((project.path / name / "fake.json").read_text()))
+    command = ["evals", "--engine", "fake", "--run-name", "run", "--candidate", str(other / "bad")]
+    result = project.runpytest_subprocess(*command, "--reference", str(other / "ref"))
+    result.stdout.fnmatch_lines(
+        [
+            f"rootdir: {other}",
+        ]
+    )
+    assert result.ret == 1
+    assert stored(project).policy.text == POLICY
+
+
+@pytest.mark.parametrize(
+    "cases", ["../evals", "../evals/test_refusal.py", "../evals/test_refusal.py::test_over_refusal"]
+)
+def test_the_policy_beside_cases_elsewhere(project, monkeypatch, cases):
+    elsewhere = project.mkdir("elsewhere")
+    monkeypatch.chdir(elsewhere)
+    command = [sys.executable, "-m", "pytest", cases, "--engine=fake", "--run-name=run", "--partial"]
+    command += ["--candidate=../good", "--reference=../ref", "-p", "no:cacheprovider"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert record.read(elsewhere / "reports" / "run").policy.text == POLICY
+
+
+def test_cases_beside_several_policies_need_a_choice(project):
+    (project.path / "more").mkdir()
+    for name in ("policy.yaml", "unsafe.jsonl", "benign.jsonl", "pairs.jsonl", "lexicon.yaml", "test_refusal.py"):
+        (project.path / "more" / name).write_text((project.path / "evals" / name).read_text())
+    result = run(project, "more")
+    assert_usage_error(project, result, ["evals/policy.yaml, more/policy.yaml", "name one with --policy"])
+    assert run(project, "evals/test_refusal.py::test_refusal_rate", "--partial").ret == 0
+
+
+def test_no_policy_beside_the_cases_and_none_here(project):
+    (project.path / "evals" / "policy.yaml").unlink()
+    assert_usage_error(project, run(project), ["no policy file", "evals/policy.yaml"])
+
+
 def test_listing_fixtures_runs_nothing(project):
     run(project, "--fixtures")
     assert not (project.path / "reports").exists()
