@@ -171,15 +171,11 @@ class Policy:
         """The directory that paths in the policy start from."""
         return Path(self.path).parent
 
-    def metric(self, name: str) -> Metric:
-        if name in self.metrics:
-            own = self.metrics[name]
-            return Metric(Work(own.needs), own.bound, (own.unit,))
-        return METRICS[name]
-
     def needs(self, limit: Limit) -> Work:
         """What a checkpoint must do so that this limit can be answered."""
-        return self.metric(limit.metric).needs
+        metric = _find_metric(limit.metric, self.metrics)
+        assert metric is not None, "the policy was checked: every limit has a metric"
+        return metric.needs
 
 
 def load(path: Path) -> Policy:
@@ -223,12 +219,18 @@ def parse(raw: bytes, path: Path) -> Policy:
     )
 
 
+def _find_metric(name: str, own: Mapping[str, MetricSource]) -> Metric | None:
+    """A metric that the policy declares, or a built-in one."""
+    if source := own.get(name):
+        return Metric(Work(source.needs), source.bound, (source.unit,))
+    return METRICS.get(name)
+
+
 def _limit(item: LimitSource, file: PolicyFile) -> Limit:
     """A limit with the policy's defaults filled in, its metric, corpus, side and unit checked."""
     if clash := sorted(set(file.metrics) & set(METRICS)):
         raise ValueError(f"'metrics' declares {clash[0]!r}, which is built in; choose another name")
-    own = file.metrics.get(item.metric)
-    metric = Metric(Work(own.needs), own.bound, (own.unit,)) if own else METRICS.get(item.metric)
+    metric = _find_metric(item.metric, file.metrics)
     if metric is None:
         raise ValueError(
             f"limit {item.id!r}: unknown metric {item.metric!r}{_near(item.metric, [*METRICS, *file.metrics])}; "
@@ -289,8 +291,9 @@ def _check_plan(file: PolicyFile, limits: tuple[Limit, ...]) -> None:
         )
     kinds: dict[str, tuple[Kind, str]] = {}
     for limit in limits:
-        own = file.metrics.get(limit.metric)
-        work = Work(own.needs) if own else METRICS[limit.metric].needs
+        metric = _find_metric(limit.metric, file.metrics)
+        assert metric is not None, "limits were checked one by one"
+        work = metric.needs
         kind, first = kinds.setdefault(limit.corpus, (work.corpus_kind, limit.id))
         if kind != work.corpus_kind:
             raise ValueError(

@@ -145,7 +145,7 @@ class Bench:
         return {item.name: item for item in (*self.candidates, self.reference)}
 
     def _planned(self, checkpoint: Checkpoint) -> tuple[Task, ...]:
-        if checkpoint is self.reference or checkpoint.name == self.reference.name:
+        if checkpoint.name == self.reference.name:
             return tuple(sorted({task for tasks in self.tasks.values() for task in tasks}))
         return self.tasks.get(checkpoint.name, ())
 
