@@ -23,7 +23,7 @@ from harness.domain import (
 )
 from harness.engines import generation, memory, scoring, similarity
 from harness.engines.batching import Countdown
-from harness.engines.tokens import ChatTokenizer
+from harness.engines.tokens import ChatTokenizer, TokenisedPair
 from harness.errors import MeasurementError
 from harness.protocols import FirstTokens, OnProgress, no_progress
 
@@ -107,12 +107,12 @@ class HfModel:
         Raises ``MeasurementError`` naming a pair that is longer than the model's context or whose score is not finite.
         """
         module, chat = self._open(), self._chat
-        tokenised = [chat.pair_ids(pair) for pair in pairs]
-        rows: list[scoring.Row] = []
-        for pair, ids in zip(pairs, tokenised, strict=True):
-            for prompt, response in ((ids.chosen_prompt, ids.chosen), (ids.rejected_prompt, ids.rejected)):
-                self._check_length(pair.id, len(prompt) + len(response))
-                rows.append(scoring.Row(prompt + response, len(prompt)))
+        tokenised = self._tokenised(pairs)
+        rows = [
+            scoring.Row(prompt + response, len(prompt))
+            for ids in tokenised
+            for prompt, response in ((ids.chosen_prompt, ids.chosen), (ids.rejected_prompt, ids.rejected))
+        ]
         with self._explained():
             values = scoring.token_logprobs(
                 module,
@@ -147,10 +147,7 @@ class HfModel:
         from rapidfuzz.distance import Levenshtein
 
         module, chat = self._open(), self._chat
-        tokenised = [chat.pair_ids(pair) for pair in pairs]
-        for pair, ids in zip(pairs, tokenised, strict=True):
-            for prompt, response in ((ids.chosen_prompt, ids.chosen), (ids.rejected_prompt, ids.rejected)):
-                self._check_length(pair.id, len(prompt) + len(response))
+        tokenised = self._tokenised(pairs)
         with self._explained():
             found = similarity.likenesses(
                 module, tokenised, pad=chat.pad, batch_tokens=self._options.batch_tokens, on_batch=on_progress
@@ -216,6 +213,14 @@ class HfModel:
             direction_of=np.array([distinct[tokens] for tokens in first], dtype=np.int64),
             vocabulary=self._vocabulary(log_probs.shape[1]),
         )
+
+    def _tokenised(self, pairs: Sequence[PreferencePair]) -> list[TokenisedPair]:
+        """Token ids of the pairs, all of which fit into the context with both responses."""
+        tokenised = [self._chat.pair_ids(pair) for pair in pairs]
+        for pair, ids in zip(pairs, tokenised, strict=True):
+            self._check_length(pair.id, len(ids.chosen_prompt) + len(ids.chosen))
+            self._check_length(pair.id, len(ids.rejected_prompt) + len(ids.rejected))
+        return tokenised
 
     def _explained(self) -> AbstractContextManager[None]:
         return memory.explained(self.checkpoint.name, self._options.batch_tokens)

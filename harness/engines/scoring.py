@@ -33,6 +33,13 @@ class Row:
     """Index of the first scored token; at least 1."""
 
 
+def predicting(rows: Sequence[Row]) -> tuple[list[int], list[int]]:
+    """(line, position) of a batch, [R] each: where the scored tokens of its rows are predicted, row by row."""
+    line = [index for index, row in enumerate(rows) for _ in row.ids[row.start :]]
+    position = [column for row in rows for column in range(row.start - 1, len(row.ids) - 1)]
+    return line, position
+
+
 @torch.inference_mode()
 def token_logprobs(
     model: Any,
@@ -51,8 +58,7 @@ def token_logprobs(
     results: list[list[float]] = [[] for _ in rows]
     heaviest = max(1, LOGITS_PER_BATCH // vocabulary)
     for batch in plan([len(row.ids) for row in rows], batch_tokens, scored, heaviest):
-        line = [index for index, row in enumerate(batch) for _ in range(scored[row])]
-        position = [column for row in batch for column in range(rows[row].start - 1, len(rows[row].ids) - 1)]
+        line, position = predicting([rows[row] for row in batch])
         target = [token for row in batch for token in rows[row].ids[rows[row].start :]]
         logits = logits_at(model, [rows[row].ids for row in batch], line, position, pad=pad)
         values = gather_logprobs(logits, torch.tensor(target, device=logits.device)).tolist()

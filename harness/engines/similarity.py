@@ -62,18 +62,21 @@ def likenesses(
     Both responses of a pair go through the model in one batch. Raises ``MeasurementError`` for a model whose LM head
     does not read one hidden state per token.
     """
-    rows = [(pair.chosen_prompt + pair.chosen, pair.rejected_prompt + pair.rejected) for pair in pairs]
+    rows = [
+        (
+            scoring.Row(pair.chosen_prompt + pair.chosen, len(pair.chosen_prompt)),
+            scoring.Row(pair.rejected_prompt + pair.rejected, len(pair.rejected_prompt)),
+        )
+        for pair in pairs
+    ]
     scored = [len(pair.chosen) + len(pair.rejected) for pair in pairs]
     heaviest = max(1, scoring.LOGITS_PER_BATCH // scoring.vocabulary_size(model))
     results: list[Likeness | None] = [None] * len(pairs)
-    for batch in plan([2 * max(map(len, both)) for both in rows], batch_tokens, scored, heaviest):
-        ids = [row for number in batch for row in rows[number]]
-        starts = [
-            len(start) for number in batch for start in (pairs[number].chosen_prompt, pairs[number].rejected_prompt)
-        ]
-        line = [index for index, row in enumerate(ids) for _ in range(len(row) - starts[index])]
-        position = [column for row, start in zip(ids, starts, strict=True) for column in range(start - 1, len(row) - 1)]
-        hidden, logits = scoring.read_at(model, ids, line, position, pad=pad)
+    lengths = [2 * max(len(row.ids) for row in both) for both in rows]
+    for batch in plan(lengths, batch_tokens, scored, heaviest):
+        together = [row for number in batch for row in rows[number]]
+        line, position = scoring.predicting(together)
+        hidden, logits = scoring.read_at(model, [row.ids for row in together], line, position, pad=pad)
         if hidden is None:
             raise MeasurementError("this model's LM head does not read one hidden state per token: no similarities")
         begin = 0
