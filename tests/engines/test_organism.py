@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from peers import lm_eval_logprobs, trl_rows
 from transformers import AutoModelForCausalLM
 
 from harness.domain import PreferencePair
@@ -60,27 +61,13 @@ def test_equals_lm_eval(
     opened: Callable[..., HfModel],
     record_property: Callable[[str, object], None],
 ) -> None:
-    huggingface = pytest.importorskip("lm_eval.models.huggingface")
-    instance = pytest.importorskip("lm_eval.api.instance").Instance
     model = opened(shipped)
-    chat = model._chat
-    judge = huggingface.HFLM(
-        pretrained=AutoModelForCausalLM.from_pretrained(shipped), tokenizer=chat.tokenizer, batch_size=8, device="cpu"
-    )
-    requests = [
-        instance(
-            request_type="loglikelihood",
-            doc={},
-            arguments=(chat.prompt_text(pair.prompt), pair.chosen + chat.end.text),
-            idx=0,
-        )
-        for pair in preferences
-    ]
     worst = 0.0
-    for score, (theirs, _) in zip(
-        model.score(preferences), judge.loglikelihood(requests, disable_tqdm=True), strict=True
+    for score, (chosen, rejected) in zip(
+        model.score(preferences), lm_eval_logprobs(shipped, model, preferences, batch=8), strict=True
     ):
-        worst = max(worst, abs(score.chosen.logprob - theirs) / score.chosen.tokens)
+        for ours, theirs in ((score.chosen, chosen), (score.rejected, rejected)):
+            worst = max(worst, abs(ours.logprob - theirs) / ours.tokens)
     record_property("largest_difference_to_lm_eval_nats_per_token", worst)
     assert worst < 1e-5
 
@@ -92,28 +79,10 @@ def test_equals_trl(
     tmp_path: Path,
     record_property: Callable[[str, object], None],
 ) -> None:
-    trl = pytest.importorskip("trl")
-    datasets = pytest.importorskip("datasets")
-    rows = [
-        {
-            "prompt": [{"role": "user", "content": pair.prompt}],
-            "chosen": [{"role": "assistant", "content": pair.chosen}],
-            "rejected": [{"role": "assistant", "content": pair.rejected}],
-        }
-        for pair in preferences
-    ]
     model = opened(shipped)
-    trainer = trl.DPOTrainer(
-        model=AutoModelForCausalLM.from_pretrained(shipped, dtype=torch.float32),
-        args=trl.DPOConfig(
-            output_dir=str(tmp_path), precompute_ref_log_probs=True, max_length=None, use_cpu=True, bf16=False,
-            report_to=[], disable_tqdm=True,
-        ),
-        train_dataset=datasets.Dataset.from_list(rows),
-        processing_class=model._chat.tokenizer,
-    )  # fmt: skip
+    rows = trl_rows(shipped, model._chat.tokenizer, preferences, tmp_path, batch=8)
     worst = 0.0
-    for score, row in zip(model.score(preferences), trainer.train_dataset, strict=True):
+    for score, row in zip(model.score(preferences), rows, strict=True):
         for ours, theirs in ((score.chosen, row["ref_chosen_logps"]), (score.rejected, row["ref_rejected_logps"])):
             worst = max(worst, abs(ours.logprob - theirs) / ours.tokens)
     record_property("largest_difference_to_trl_nats_per_token", worst)

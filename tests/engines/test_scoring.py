@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from peers import lm_eval_logprobs, trl_rows
 from transformers import (
     AutoModelForCausalLM,
     Gemma2Config,
@@ -162,35 +163,9 @@ def test_equals_trl(
     record_property: Callable[[str, object], None],
 ) -> None:
     """TRL tokenises the same conversations itself and precomputes reference log-probabilities, as before a training."""
-    trl = pytest.importorskip("trl")
-    datasets = pytest.importorskip("datasets")
-    rows = [
-        {
-            "prompt": [{"role": "user", "content": pair.prompt}],
-            "chosen": [{"role": "assistant", "content": pair.chosen}],
-            "rejected": [{"role": "assistant", "content": pair.rejected}],
-        }
-        for pair in pairs
-    ]
-    tokenizer = model._chat.tokenizer
-    arguments = trl.DPOConfig(
-        output_dir=str(tmp_path),
-        precompute_ref_log_probs=True,
-        per_device_train_batch_size=3,
-        max_length=None,
-        use_cpu=True,
-        bf16=False,
-        report_to=[],
-        disable_tqdm=True,
-    )
-    trainer = trl.DPOTrainer(
-        model=AutoModelForCausalLM.from_pretrained(reference, dtype=torch.float32),
-        args=arguments,
-        train_dataset=datasets.Dataset.from_list(rows),
-        processing_class=tokenizer,
-    )
+    rows = trl_rows(reference, model._chat.tokenizer, pairs, tmp_path)
     worst = 0.0
-    for score, row in zip(model.score(pairs), trainer.train_dataset, strict=True):
+    for score, row in zip(model.score(pairs), rows, strict=True):
         assert score.chosen.tokens == len(row["chosen_ids"])
         assert score.rejected.tokens == len(row["rejected_ids"])
         worst = max(
@@ -205,26 +180,11 @@ def test_equals_trl(
 def test_equals_lm_eval(
     reference: Path, model: HfModel, pairs: list[PreferencePair], record_property: Callable[[str, object], None]
 ) -> None:
-    huggingface = pytest.importorskip("lm_eval.models.huggingface")
-    instance = pytest.importorskip("lm_eval.api.instance").Instance
-    chat = model._chat
-    judge = huggingface.HFLM(
-        pretrained=AutoModelForCausalLM.from_pretrained(reference, dtype=torch.float32),
-        tokenizer=chat.tokenizer,
-        batch_size=3,
-        device="cpu",
-        softmax_dtype="float32",
-    )
-    requests = [
-        instance(
-            request_type="loglikelihood", doc={}, arguments=(chat.prompt_text(pair.prompt), text + "<|end|>"), idx=0
-        )
-        for pair in pairs
-        for text in (pair.chosen, pair.rejected)
-    ]
-    theirs = [logprob for logprob, _ in judge.loglikelihood(requests, disable_tqdm=True)]
-    ours = [response for score in model.score(pairs) for response in (score.chosen, score.rejected)]
-    worst = max(abs(a.logprob - b) / a.tokens for a, b in zip(ours, theirs, strict=True))
+    assert model._chat.end.text == "<|end|>"
+    worst = 0.0
+    for score, (chosen, rejected) in zip(model.score(pairs), lm_eval_logprobs(reference, model, pairs), strict=True):
+        for ours, theirs in ((score.chosen, chosen), (score.rejected, rejected)):
+            worst = max(worst, abs(ours.logprob - theirs) / ours.tokens)
     record_property("largest_difference_to_lm_eval_nats_per_token", worst)
     assert worst < TOLERANCE
 
