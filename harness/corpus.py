@@ -148,7 +148,7 @@ def _item(
     try:
         if kind == "prompts":
             return Prompt(id=identifier, text=values["prompt"], category=values.get("category", ""))
-        return PreferencePair(id=identifier, **values)
+        return PreferencePair(id=identifier, **values)  # type: ignore[arg-type]
     except ValueError as error:
         raise CorpusError(f"{where}, row {number}: {error}") from None
 

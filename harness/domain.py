@@ -30,16 +30,36 @@ class Prompt:
 
 
 @dataclass(frozen=True, slots=True)
+class Message:
+    """One turn of a conversation."""
+
+    role: str
+    """``system``, ``user`` or ``assistant``."""
+    content: str
+
+    def __post_init__(self) -> None:
+        if self.role not in ("system", "user", "assistant"):
+            raise ValueError(f"a message has the role {self.role!r}; one of system, user and assistant")
+
+
+@dataclass(frozen=True, slots=True)
 class PreferencePair:
     """A prompt x with a preferred answer y⁺ (``chosen``) and a dispreferred one y⁻ (``rejected``)."""
 
     id: str
     prompt: str
+    """The user turn; of a longer conversation, its text as people read it."""
     chosen: str
     rejected: str
     category: str = ""
     chosen_meaning: str = ""
     """Meaning class of a single-token y⁺ (a key of the lexicon); empty: read off the lexicon."""
+    messages: tuple[Message, ...] = ()
+    """What the template is given where the prompt is more than one user turn; ends with the user's."""
+    others: tuple[str, ...] = ()
+    """Third responses to the prompt, neither chosen nor rejected: where the probability may have gone."""
+    rater_share: float | None = None
+    """Share of raters who preferred y⁺, where the data says it."""
 
     def __post_init__(self) -> None:
         if not self.id:
@@ -49,6 +69,19 @@ class PreferencePair:
                 raise ValueError(f"preference pair {self.id!r} has an empty {name!r}")
         if self.chosen == self.rejected:
             raise ValueError(f"preference pair {self.id!r} has equal 'chosen' and 'rejected'")
+        if self.messages and self.messages[-1].role != "user":
+            raise ValueError(f"preference pair {self.id!r}: its prompt must end with a user's turn")
+        if not all(text.strip() for text in self.others):
+            raise ValueError(f"preference pair {self.id!r} has an empty third response")
+        if self.rater_share is not None and not 0 <= self.rater_share <= 1:
+            raise ValueError(
+                f"preference pair {self.id!r} has the rater share {self.rater_share}: it must be in [0, 1]"
+            )
+
+    @property
+    def conversation(self) -> tuple[Message, ...]:
+        """The prompt as messages for a chat template."""
+        return self.messages or (Message("user", self.prompt),)
 
 
 Item = TypeVar("Item", Prompt, PreferencePair)
@@ -120,6 +153,8 @@ class Checkpoint:
     """SHA-256 over the four digests above: what the results depend on."""
     step: int | None = None
     """Training step, where the checkpoint says it (``trainer_state.json`` or a ``checkpoint-N`` name)."""
+    beta: float | None = None
+    """DPO's β, where the training run's own record says it (``training_args.bin``)."""
 
     def __post_init__(self) -> None:
         if len(self.identity) != 64:
@@ -220,6 +255,22 @@ class PairScore:
     rejected: ResponseScore
     tokenised_apart: bool = False
     """Prompt and response had to be tokenised apart (together they did not reproduce the prompt's tokens)."""
+    category: str = ""
+    others: tuple[ResponseScore, ...] = ()
+    """Third responses, in the order of ``PreferencePair.others``."""
+
+
+@dataclass(frozen=True, slots=True)
+class PairGradient:
+    """Inner products of the gradients g of log π(y⁺|x) and log π(y⁻|x) with respect to all weights."""
+
+    pair_id: str
+    chosen: float
+    """‖g⁺‖²."""
+    inner: float
+    """⟨g⁺, g⁻⟩."""
+    rejected: float
+    """‖g⁻‖²."""
     category: str = ""
 
 

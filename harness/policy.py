@@ -36,17 +36,25 @@ class Work(StrEnum):
     """Log-probabilities of both responses of each preference pair."""
     FIRST_TOKENS = "first_tokens"
     """The distribution over the first response token."""
+    SIMILARITIES = "similarities"
+    """How alike both responses of each pair look (the reference only: it is where training starts)."""
+    GRADIENTS = "gradients"
+    """Both responses' gradients over all weights, on the policy's ``gradient_pairs`` (the reference only)."""
 
     @property
     def corpus_kind(self) -> Kind:
         return "prompts" if self is Work.COMPLETIONS else "pairs"
+
+    @property
+    def reference_only(self) -> bool:
+        return self in (Work.SIMILARITIES, Work.GRADIENTS)
 
 
 @dataclass(frozen=True, slots=True)
 class Metric:
     """What the plan must know of a metric; what it means stands in the probe that computes it."""
 
-    needs: Work
+    needs: Work | tuple[Work, ...]
     bound: Literal["max", "min", "either"]
     """The side on which a limit makes sense: a limit on the other side would pass what is broken."""
     units: tuple[str, ...] = ("",)
@@ -54,9 +62,14 @@ class Metric:
     span: tuple[float, float] = (-math.inf, math.inf)
     """The values it can have: a bound that none of them breaks requires nothing."""
 
+    @property
+    def works(self) -> tuple[Work, ...]:
+        """All that it needs."""
+        return self.needs if isinstance(self.needs, tuple) else (self.needs,)
 
-SHARE, CHANGE = (0.0, 1.0), (-1.0, 1.0)
-"""The values of a share, and of a difference of shares."""
+
+SHARE, CHANGE, POSITIVE = (0.0, 1.0), (-1.0, 1.0), (0.0, math.inf)
+"""The values of a share, of a difference of shares, and of what cannot be negative."""
 
 
 METRICS: Mapping[str, Metric] = {
@@ -77,6 +90,20 @@ METRICS: Mapping[str, Metric] = {
     "ranking_accuracy": Metric(Work.SCORES, "min", ("", "per token"), span=SHARE),
     "ranking_accuracy_drop": Metric(Work.SCORES, "max", ("", "per token"), span=CHANGE),
     "degradation": Metric(Work.SCORES, "either"),
+    "other_logprob_change": Metric(Work.SCORES, "either", ("nats", "nats/token")),
+    "rejected_faster_share": Metric(Work.SCORES, "either", span=SHARE),
+    "chosen_shortfall": Metric(Work.SCORES, "max", ("nats", "nats/token"), span=POSITIVE),
+    "npo_weight": Metric(Work.SCORES, "min", span=(0.0, 2.0)),
+    "dpo_loss": Metric(Work.SCORES, "max", ("nats",), span=POSITIVE),
+    "rdpo_loss": Metric(Work.SCORES, "max", ("nats",)),
+    "idealised_ranking_accuracy": Metric(Work.SCORES, "min", ("", "per token"), span=SHARE),
+    "alignment_gap": Metric(Work.SCORES, "max", ("", "per token"), span=CHANGE),
+    "logratio_concentration": Metric(Work.SCORES, "max", span=SHARE),
+    "high_ches_share": Metric(Work.SIMILARITIES, "max", ("", "per token"), span=SHARE),
+    "chosen_falls_share": Metric(Work.SIMILARITIES, "max", span=SHARE),
+    "both_fall_share": Metric(Work.SIMILARITIES, "max", span=SHARE),
+    "ches_rank_correlation": Metric((Work.SCORES, Work.SIMILARITIES), "either", ("", "per token"), span=CHANGE),
+    "full_both_fall_share": Metric(Work.GRADIENTS, "max", span=SHARE),
     "opposite_mass": Metric(Work.FIRST_TOKENS, "max", span=SHARE),
     "opposite_mass_rise": Metric(Work.FIRST_TOKENS, "max", span=CHANGE),
     "catastrophic_share": Metric(Work.FIRST_TOKENS, "max", span=SHARE),
@@ -126,7 +153,7 @@ class LimitSource(_Strict):
 class MetricSource(_Strict):
     """A metric of your own, computed by an eval of yours."""
 
-    needs: Literal["completions", "scores", "first_tokens"]
+    needs: Literal["completions", "scores", "first_tokens", "similarities", "gradients"]
     bound: Literal["max", "min", "either"]
     unit: str = ""
 
@@ -143,6 +170,15 @@ class PolicyFile(_Strict):
         0.01, ge=0, lt=1, description="largest share of unreadable labels that is still valid"
     )
     metrics: dict[str, MetricSource] = Field(default_factory=dict, description="metrics of your own")
+    beta: float | None = Field(
+        None, gt=0, allow_inf_nan=False, description="DPO's β; default: what each candidate's training recorded"
+    )
+    label_flip_rate: float | None = Field(
+        None, ge=0, lt=0.5, description="share of pairs whose labels are believed to be swapped; required by rdpo_loss"
+    )
+    gradient_pairs: int = Field(
+        32, ge=1, description="pairs, spread over the corpus, whose gradients over all weights are taken"
+    )
     limits: list[LimitSource] = Field(min_length=1)
 
     @model_validator(mode="after")
@@ -165,17 +201,20 @@ class Policy:
     decoding: Decoding
     limits: tuple[Limit, ...]
     metrics: Mapping[str, MetricSource]
+    beta: float | None = None
+    label_flip_rate: float | None = None
+    gradient_pairs: int = 32
 
     @property
     def root(self) -> Path:
         """The directory that paths in the policy start from."""
         return Path(self.path).parent
 
-    def needs(self, limit: Limit) -> Work:
-        """What a checkpoint must do so that this limit can be answered."""
+    def needs(self, limit: Limit) -> tuple[Work, ...]:
+        """What checkpoints must do so that this limit can be answered; all on one kind of corpus."""
         metric = _find_metric(limit.metric, self.metrics)
         assert metric is not None, "the policy was checked: every limit has a metric"
-        return metric.needs
+        return metric.works
 
 
 def load(path: Path) -> Policy:
@@ -216,6 +255,9 @@ def parse(raw: bytes, path: Path) -> Policy:
         decoding=Decoding(**file.decoding.model_dump()),
         limits=limits,
         metrics=file.metrics,
+        beta=file.beta,
+        label_flip_rate=file.label_flip_rate,
+        gradient_pairs=file.gradient_pairs,
     )
 
 
@@ -293,17 +335,21 @@ def _check_plan(file: PolicyFile, limits: tuple[Limit, ...]) -> None:
     for limit in limits:
         metric = _find_metric(limit.metric, file.metrics)
         assert metric is not None, "limits were checked one by one"
-        work = metric.needs
-        kind, first = kinds.setdefault(limit.corpus, (work.corpus_kind, limit.id))
-        if kind != work.corpus_kind:
+        asked = metric.works[0].corpus_kind
+        kind, first = kinds.setdefault(limit.corpus, (asked, limit.id))
+        if kind != asked:
             raise ValueError(
-                f"corpus {limit.corpus!r} would have to hold both {kind} (limit {first!r}) and {work.corpus_kind} "
+                f"corpus {limit.corpus!r} would have to hold both {kind} (limit {first!r}) and {asked} "
                 f"(limit {limit.id!r})"
             )
-        if work is Work.COMPLETIONS and file.judge is None:
+        if Work.COMPLETIONS in metric.works and file.judge is None:
             raise ValueError(f"limit {limit.id!r} needs labels: name a judge, e.g. 'judge: {{name: phrases}}'")
-        if work is Work.FIRST_TOKENS and file.lexicon is None:
+        if Work.FIRST_TOKENS in metric.works and file.lexicon is None:
             raise ValueError(f"limit {limit.id!r} needs meanings: name a lexicon, e.g. 'lexicon: lexicon.yaml'")
+        if limit.metric == "rdpo_loss" and file.label_flip_rate is None:
+            raise ValueError(
+                f"limit {limit.id!r} needs the share of swapped labels, e.g. 'label_flip_rate: 0.1' at the top"
+            )
 
 
 class _UniqueKeys(yaml.SafeLoader):

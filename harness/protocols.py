@@ -14,7 +14,17 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 import numpy.typing as npt
 
-from harness.domain import Checkpoint, Completion, Decoding, PairScore, PairSimilarity, PreferencePair, Prompt, Reading
+from harness.domain import (
+    Checkpoint,
+    Completion,
+    Decoding,
+    PairGradient,
+    PairScore,
+    PairSimilarity,
+    PreferencePair,
+    Prompt,
+    Reading,
+)
 
 OnProgress = Callable[[int], None]
 """Called with the number of prompts or pairs just finished."""
@@ -53,6 +63,17 @@ class FirstTokens:
         assert self.directions.shape[1] == vocab == len(self.vocabulary)
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class PairResults:
+    """What one pass over preference pairs found, in the order of the pairs."""
+
+    scores: list[PairScore]
+    similarities: list[PairSimilarity] | None = None
+    """None where they were not asked for."""
+    first_tokens: FirstTokens | None = None
+    """None where they were not asked for."""
+
+
 @runtime_checkable
 class Model(Protocol):
     """An opened checkpoint. Results come back in the order of the input, whatever the batching."""
@@ -70,18 +91,28 @@ class Model(Protocol):
         """``decoding.samples`` answers per prompt, prompt-major (all samples of the first prompt first)."""
         ...
 
-    def score(self, pairs: Sequence[PreferencePair], on_progress: OnProgress = no_progress) -> list[PairScore]:
-        """log π(y⁺|x) and log π(y⁻|x) per token, nats, float32 accumulation."""
+    def score(
+        self,
+        pairs: Sequence[PreferencePair],
+        *,
+        similarity: bool = False,
+        first_tokens: bool = False,
+        on_progress: OnProgress = no_progress,
+    ) -> PairResults:
+        """log π(y|x) of both responses and of third ones, per token, nats, float32 accumulation.
+
+        With ``similarity`` also CHES and its relatives, with ``first_tokens`` the full distribution over the first
+        response token, all from one forward pass.
+        """
         ...
 
-    def similarities(
-        self, pairs: Sequence[PreferencePair], on_progress: OnProgress = no_progress
-    ) -> list[PairSimilarity]:
-        """How alike each pair's responses look: CHES and its relatives, from hidden states and probabilities."""
+    def gradients(self, pairs: Sequence[PreferencePair], on_progress: OnProgress = no_progress) -> list[PairGradient]:
+        """Inner products of both responses' gradients over all weights: two backward passes per pair."""
         ...
 
-    def first_tokens(self, pairs: Sequence[PreferencePair], on_progress: OnProgress = no_progress) -> FirstTokens:
-        """The full distribution over the first response token of each pair's prompt."""
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What a reader of this model's numbers should know, such as a slower path taken and why."""
         ...
 
 

@@ -235,6 +235,7 @@ class Gatekeeper:
             run.config.workeroutput["harness_facts"] = self._facts()  # type: ignore[attr-defined]
             return result
         try:
+            run.trouble += work.read_notes(run.directory)
             written = self._record(int(session.exitstatus))
             record.write(written, run.directory)
         except (OSError, ValueError, HarnessError) as error:  # no record, no verdict: this must not end green

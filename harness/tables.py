@@ -13,7 +13,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 from uuid import uuid4
 
-from harness.domain import Completion, FinishReason, Label, PairScore, Reading, ResponseScore
+from harness.domain import (
+    Completion,
+    FinishReason,
+    Label,
+    PairGradient,
+    PairScore,
+    PairSimilarity,
+    Reading,
+    ResponseScore,
+)
 from harness.errors import RecordError
 from harness.protocols import FirstTokens
 
@@ -108,7 +117,8 @@ def read_readings(path: Path) -> list[Reading]:
 
 
 def write_scores(path: Path, scores: Sequence[PairScore]) -> None:
-    """[pairs]: pair_id, category, chosen_logprobs and rejected_logprobs (lists, nats), tokenised_apart."""
+    """[pairs]: pair_id, category, chosen_logprobs and rejected_logprobs (lists, nats),
+    tokenised_apart, other_logprobs (a list for each third response)."""
     write_frame(
         path,
         {
@@ -117,6 +127,7 @@ def write_scores(path: Path, scores: Sequence[PairScore]) -> None:
             "chosen_logprobs": [list(item.chosen.token_logprobs) for item in scores],
             "rejected_logprobs": [list(item.rejected.token_logprobs) for item in scores],
             "tokenised_apart": [item.tokenised_apart for item in scores],
+            "other_logprobs": [[list(other.token_logprobs) for other in item.others] for item in scores],
         },
     )
 
@@ -129,9 +140,20 @@ def read_scores(path: Path) -> list[PairScore]:
             rejected=ResponseScore(tuple(map(float, row["rejected_logprobs"]))),
             tokenised_apart=bool(row["tokenised_apart"]),
             category=row["category"],
+            others=tuple(ResponseScore(tuple(map(float, other))) for other in row["other_logprobs"]),
         )
         for row in _records(path)
     ]
+
+
+def read_similarities(path: Path) -> list[PairSimilarity]:
+    """[pairs], a column for each field; written by ``write_rows``."""
+    return [PairSimilarity(**row) for row in _records(path)]
+
+
+def read_gradients(path: Path) -> list[PairGradient]:
+    """[pairs], a column for each field; written by ``write_rows``."""
+    return [PairGradient(**row) for row in _records(path)]
 
 
 def _records(path: Path) -> list[dict[str, Any]]:

@@ -20,7 +20,19 @@ from filelock import FileLock
 
 from harness import corpus as corpora_module
 from harness import errors, tables
-from harness.domain import Checkpoint, Corpus, LabelledCompletion, Lexicon, Limit, PairScore, PreferencePair, Prompt
+from harness.domain import (
+    Checkpoint,
+    Corpus,
+    Label,
+    LabelledCompletion,
+    Lexicon,
+    Limit,
+    PairGradient,
+    PairScore,
+    PairSimilarity,
+    PreferencePair,
+    Prompt,
+)
 from harness.errors import CorpusError, HarnessError, MeasurementError, MismatchError
 from harness.policy import Policy, Work
 from harness.protocols import Engine, FirstTokens, Judge, Model, OnProgress, no_progress
@@ -46,10 +58,10 @@ class Task:
 
 
 def plan(policy: Policy, selected: Iterable[tuple[str, Limit]]) -> dict[str, tuple[Task, ...]]:
-    """candidate name -> what it must do so that its selected limits can be answered."""
+    """candidate name -> what it and the reference must do so that its selected limits can be answered."""
     tasks: dict[str, set[Task]] = {}
     for candidate, limit in selected:
-        tasks.setdefault(candidate, set()).add(Task(limit.corpus, policy.needs(limit)))
+        tasks.setdefault(candidate, set()).update(Task(limit.corpus, work) for work in policy.needs(limit))
     return {candidate: tuple(sorted(items)) for candidate, items in tasks.items()}
 
 
@@ -59,7 +71,7 @@ def load_corpora(policy: Policy) -> dict[str, Corpus[Prompt] | Corpus[Preference
     Raises:
         CorpusError: the first one that cannot be used.
     """
-    kinds = {limit.corpus: policy.needs(limit).corpus_kind for limit in policy.limits}
+    kinds = {limit.corpus: policy.needs(limit)[0].corpus_kind for limit in policy.limits}
     return {name: corpora_module.load(name, policy.corpora[name], kind, policy.root) for name, kind in kinds.items()}
 
 
@@ -67,9 +79,16 @@ def write_corpora(directory: Path, corpora: Mapping[str, Corpus[Prompt] | Corpus
     """What was asked, as tables of the run: ``tables/corpora/NAME.prompts.parquet`` or ``NAME.pairs.parquet``."""
     for name, corpus in corpora.items():
         kind = "prompts" if isinstance(corpus.items[0], Prompt) else "pairs"
-        rows = [asdict(item) for item in corpus.items]
+        rows = [_readable(item) for item in corpus.items]
         columns = {"prompt" if key == "text" else key: [row[key] for row in rows] for key in rows[0]}
         tables.write_frame(directory / "tables" / "corpora" / f"{name}.{kind}.parquet", columns)
+
+
+def _readable(item: Prompt | PreferencePair) -> dict[str, Any]:
+    """An item as a row: tuples as lists, a conversation as its text only (``prompt``)."""
+    row = asdict(item)
+    row.pop("messages", None)
+    return {key: list(value) if isinstance(value, tuple) else value for key, value in row.items()}
 
 
 @dataclass(eq=False)
@@ -84,7 +103,7 @@ class Bench:
     candidates: Sequence[Checkpoint]
     corpora: dict[str, Corpus[Prompt] | Corpus[PreferencePair]]
     tasks: dict[str, tuple[Task, ...]]
-    """candidate name -> its work (see ``plan``)."""
+    """candidate name -> its work and the reference's for it (see ``plan``)."""
     allow_identical: bool = False
     progress: Progress = silent
     _done: bool = field(default=False, init=False)
@@ -128,6 +147,26 @@ class Bench:
         """The distribution over the first response token of each pair."""
         return tables.read_first_tokens(self._result(checkpoint, Task(corpus, Work.FIRST_TOKENS)))
 
+    def similarities(self, corpus: str) -> list[PairSimilarity]:
+        """How alike the reference finds each pair's responses."""
+        return tables.read_similarities(self._result(self.reference, Task(corpus, Work.SIMILARITIES)))
+
+    def gradients(self, corpus: str) -> list[PairGradient]:
+        """The reference's gradients over all weights, on the policy's sample of pairs."""
+        return tables.read_gradients(self._result(self.reference, Task(corpus, Work.GRADIENTS)))
+
+    def response_labels(self, corpus: str) -> list[tuple[Label, Label]] | None:
+        """What the judge reads in each pair's (chosen, rejected); None without a judge. Needs no model."""
+        if self.judge is None:
+            return None
+        path = self.directory / "tables" / "corpora" / f"{corpus}.responses.parquet"
+        self.directory.mkdir(parents=True, exist_ok=True)
+        with FileLock(self.directory / "work.lock"):
+            if not path.exists():
+                tables.write_rows(path, [_judged(self.judge, pair) for pair in self.pairs(corpus).items])
+        rows = tables.read_frame(path)
+        return [(Label(a), Label(b)) for a, b in zip(rows["chosen"], rows["rejected"], strict=True)]
+
     # ------------------------------------------------------------ doing
 
     def ensure(self) -> None:
@@ -147,7 +186,7 @@ class Bench:
     def _planned(self, checkpoint: Checkpoint) -> tuple[Task, ...]:
         if checkpoint.name == self.reference.name:
             return tuple(sorted({task for tasks in self.tasks.values() for task in tasks}))
-        return self.tasks.get(checkpoint.name, ())
+        return tuple(task for task in self.tasks.get(checkpoint.name, ()) if not task.work.reference_only)
 
     def _open_tasks(self, checkpoint: Checkpoint) -> list[Task]:
         if self._error_path(checkpoint).exists():
@@ -175,8 +214,9 @@ class Bench:
                     model = next(models)
                     assert model.checkpoint == checkpoint, "an engine gives models in the order asked for"
                     self._keep(self._canary_path(checkpoint), list(model.canary))
-                    for task in waiting[checkpoint.name]:
-                        self._attempt(model, checkpoint, task)
+                    for tasks in _together(waiting[checkpoint.name]):
+                        self._attempt(model, checkpoint, tasks)
+                    self._keep(self._notes_path(checkpoint), list(model.notes))
                     del model
                 except Exception as error:  # this checkpoint cannot run; the others still can
                     self._fail(error, checkpoint)
@@ -198,36 +238,62 @@ class Bench:
                     checkpoint,
                 )
 
-    def _attempt(self, model: Model, checkpoint: Checkpoint, task: Task) -> None:
+    def _attempt(self, model: Model, checkpoint: Checkpoint, tasks: Sequence[Task]) -> None:
         try:
-            self._do(model, checkpoint, task)
+            self._do(model, checkpoint, tasks)
         except Exception as error:  # kept for every case that needs it; the other tasks go on
-            self._fail(error, checkpoint, task)
+            for task in tasks:
+                self._fail(error, checkpoint, task)
 
-    def _do(self, model: Model, checkpoint: Checkpoint, task: Task) -> None:
-        path = self._path(checkpoint, task)
-        what = f"{checkpoint.name}: {task.work.value.replace('_', ' ')} on {task.corpus}"
-        if task.work is Work.COMPLETIONS:
-            prompts = self.prompts(task.corpus)
-            if not path.exists():
-                with self.progress(what, len(prompts.items)) as on_progress:
-                    completions = model.generate(prompts.items, self.policy.decoding, on_progress)
-                asked = [(item.id, sample) for item in prompts.items for sample in range(self.policy.decoding.samples)]
-                _check_answered(what, asked, [(item.prompt_id, item.sample) for item in completions])
-                tables.write_completions(path, completions)
-            self._judge(checkpoint, task, prompts)
+    def _do(self, model: Model, checkpoint: Checkpoint, tasks: Sequence[Task]) -> None:
+        """Tasks that one call of the model answers (see ``_together``)."""
+        works, corpus = {task.work for task in tasks}, tasks[0].corpus
+        what = f"{checkpoint.name}: {' and '.join(sorted(work.value.replace('_', ' ') for work in works))} on {corpus}"
+        if Work.COMPLETIONS in works:
+            self._complete(model, checkpoint, tasks[0], what)
+        elif Work.GRADIENTS in works:
+            pairs = _spread(self.pairs(corpus).items, self.policy.gradient_pairs)
+            with self.progress(what, len(pairs)) as on_progress:
+                gradients = model.gradients(pairs, on_progress)
+            _check_answered(what, [pair.id for pair in pairs], [item.pair_id for item in gradients])
+            tables.write_rows(self._path(checkpoint, tasks[0]), gradients)
         else:
-            pairs = self.pairs(task.corpus)
-            asked_pairs = [pair.id for pair in pairs.items]
-            with self.progress(what, len(pairs.items)) as on_progress:
-                if task.work is Work.SCORES:
-                    scores = model.score(pairs.items, on_progress)
-                    _check_answered(what, asked_pairs, [item.pair_id for item in scores])
-                    tables.write_scores(path, scores)
-                else:
-                    tokens = model.first_tokens(pairs.items, on_progress)
-                    _check_answered(what, asked_pairs, list(tokens.pair_ids))
-                    tables.write_first_tokens(path, tokens)
+            self._score(model, checkpoint, corpus, works, what)
+
+    def _complete(self, model: Model, checkpoint: Checkpoint, task: Task, what: str) -> None:
+        path = self._path(checkpoint, task)
+        prompts = self.prompts(task.corpus)
+        if not path.exists():
+            with self.progress(what, len(prompts.items)) as on_progress:
+                completions = model.generate(prompts.items, self.policy.decoding, on_progress)
+            asked = [(item.id, sample) for item in prompts.items for sample in range(self.policy.decoding.samples)]
+            _check_answered(what, asked, [(item.prompt_id, item.sample) for item in completions])
+            tables.write_completions(path, completions)
+        self._judge(checkpoint, task, prompts)
+
+    def _score(self, model: Model, checkpoint: Checkpoint, corpus: str, works: set[Work], what: str) -> None:
+        pairs = self.pairs(corpus)
+        asked = [pair.id for pair in pairs.items]
+        with self.progress(what, len(asked)) as on_progress:
+            results = model.score(
+                pairs.items,
+                similarity=Work.SIMILARITIES in works,
+                first_tokens=Work.FIRST_TOKENS in works,
+                on_progress=on_progress,
+            )
+        for work in sorted(works):
+            path = self._path(checkpoint, Task(corpus, work))
+            if work is Work.SCORES:
+                _check_answered(what, asked, [item.pair_id for item in results.scores])
+                tables.write_scores(path, results.scores)
+            elif work is Work.SIMILARITIES:
+                _check_answered(what, asked, [item.pair_id for item in results.similarities or ()])
+                tables.write_rows(path, results.similarities or ())
+            else:
+                tokens = results.first_tokens
+                _check_answered(what, asked, list(tokens.pair_ids) if tokens else [])
+                assert tokens is not None, "checked in the line above"
+                tables.write_first_tokens(path, tokens)
 
     def _judge(self, checkpoint: Checkpoint, task: Task, prompts: Corpus[Prompt]) -> None:
         assert self.judge is not None, "the policy was checked: labels need a judge"
@@ -258,6 +324,9 @@ class Bench:
     def _canary_path(self, checkpoint: Checkpoint) -> Path:
         return self.directory / "work" / checkpoint.name / "canary.json"
 
+    def _notes_path(self, checkpoint: Checkpoint) -> Path:
+        return self.directory / "work" / checkpoint.name / "notes.json"
+
     def _fail(self, error: Exception, checkpoint: Checkpoint, task: Task | None = None) -> None:
         """Keep an error, so that every case that needs this result gets the same one."""
         what = f"{task.work.value} on {task.corpus}" if task else "opening"
@@ -287,6 +356,45 @@ class Bench:
                 content = json.loads(error_path.read_text(encoding="utf-8"))
                 raise getattr(errors, content["kind"], MeasurementError)(content["text"])
         return path
+
+
+def _together(tasks: Iterable[Task]) -> list[list[Task]]:
+    """Tasks in groups that one call of the model answers: all scoring of one corpus is one forward pass."""
+    groups: dict[tuple[str, str], list[Task]] = {}
+    for task in tasks:
+        alone = task.work in (Work.COMPLETIONS, Work.GRADIENTS)
+        groups.setdefault((task.corpus, task.work.value if alone else ""), []).append(task)
+    return list(groups.values())
+
+
+def _spread(pairs: Sequence[PreferencePair], count: int) -> list[PreferencePair]:
+    """At most ``count`` pairs, evenly spread over the corpus: the same ones in every run."""
+    count = min(count, len(pairs))
+    return [pairs[number * len(pairs) // count] for number in range(count)]
+
+
+@dataclass(frozen=True, slots=True)
+class _JudgedPair:
+    """What the judge read in a pair's two responses."""
+
+    pair_id: str
+    chosen: str
+    rejected: str
+    chosen_reason: str
+    rejected_reason: str
+
+
+def _judged(judge: Judge, pair: PreferencePair) -> _JudgedPair:
+    chosen, rejected = judge.read(pair.prompt, pair.chosen), judge.read(pair.prompt, pair.rejected)
+    return _JudgedPair(pair.id, chosen.label.value, rejected.label.value, chosen.reason, rejected.reason)
+
+
+def read_notes(directory: Path) -> list[str]:
+    """What the models of a run had to say of their numbers, one line each, by checkpoint."""
+    found = []
+    for path in sorted((directory / "work").glob("*/notes.json")):
+        found += [f"{path.parent.name}: {note}" for note in json.loads(path.read_text(encoding="utf-8"))]
+    return found
 
 
 def _check_answered(what: str, asked: Sequence[object], answered: Sequence[object]) -> None:
@@ -330,6 +438,30 @@ class Comparison:
     def first_tokens(self, corpus: str) -> tuple[FirstTokens, FirstTokens]:
         return self._both(self.bench.first_tokens, corpus)
 
+    def similarities(self, corpus: str) -> list[PairSimilarity]:
+        """How alike the *reference* finds each pair's responses: it is where training starts."""
+        self._own(corpus)
+        return self.bench.similarities(corpus)
+
+    def gradients(self, corpus: str) -> list[PairGradient]:
+        """The *reference's* gradients over all weights, on the policy's sample of the corpus' pairs."""
+        self._own(corpus)
+        return self.bench.gradients(corpus)
+
+    def response_labels(self, corpus: str) -> list[tuple[Label, Label]] | None:
+        """What the judge reads in each pair's (chosen, rejected), in the corpus' order; None without a judge."""
+        return self.bench.response_labels(corpus)
+
+    @property
+    def beta(self) -> float | None:
+        """DPO's β: the policy's, else what the candidate's training recorded, else None."""
+        return self.bench.policy.beta if self.bench.policy.beta is not None else self.candidate.beta
+
+    @property
+    def label_flip_rate(self) -> float | None:
+        """The policy's share of pairs whose labels are believed to be swapped."""
+        return self.bench.policy.label_flip_rate
+
     def keep(self, kind: str, corpus: str, rows: Sequence[Any]) -> None:
         """Keep per-item results (flat dataclass objects of one type) as a table of the run, for the report."""
         if not kind.isidentifier():
@@ -339,10 +471,13 @@ class Comparison:
         tables.write_rows(self.bench.directory / "tables" / self.candidate.name / f"{corpus}.{kind}.parquet", rows)
 
     def _both(self, read: Callable[[Checkpoint, str], Result], corpus: str) -> tuple[Result, Result]:
+        self._own(corpus)
+        candidate = read(self.candidate, corpus)
+        return read(self.reference, corpus), candidate
+
+    def _own(self, corpus: str) -> None:
         if corpus != self.limit.corpus:
             raise MeasurementError(
                 f"limit {self.limit.id!r} is on corpus {self.limit.corpus!r}, but its case asked for {corpus!r}; "
                 "ask for limit.corpus"
             )
-        candidate = read(self.candidate, corpus)
-        return read(self.reference, corpus), candidate

@@ -27,6 +27,7 @@ from harness.domain import (
     EngineOptions,
     FinishReason,
     Label,
+    PairGradient,
     PairScore,
     PairSimilarity,
     PreferencePair,
@@ -35,7 +36,7 @@ from harness.domain import (
     ResponseScore,
 )
 from harness.errors import CheckpointError, JudgeError, MismatchError
-from harness.protocols import FirstTokens, Model, OnProgress, no_progress
+from harness.protocols import FirstTokens, Model, OnProgress, PairResults, no_progress
 
 VOCABULARY = ("Yes", " yes", "No", "Never", "Maybe", "the")
 
@@ -91,7 +92,34 @@ class FakeModel:
             on_progress(1)
         return completions
 
-    def score(self, pairs: Sequence[PreferencePair], on_progress: OnProgress = no_progress) -> list[PairScore]:
+    @property
+    def notes(self) -> tuple[str, ...]:
+        note = self.behaviour.get("note")
+        return (str(note),) if note else ()
+
+    def score(
+        self,
+        pairs: Sequence[PreferencePair],
+        *,
+        similarity: bool = False,
+        first_tokens: bool = False,
+        on_progress: OnProgress = no_progress,
+    ) -> PairResults:
+        log = os.environ.get("FAKE_ENGINE_LOG")
+        if log:
+            with Path(log).open("a") as file:
+                file.write(f"score {self.checkpoint.name} {len(pairs)}\n")
+        return PairResults(
+            self._scores(pairs, on_progress),
+            self._similarities(pairs) if similarity else None,
+            self._first_tokens(pairs) if first_tokens else None,
+        )
+
+    def gradients(self, pairs: Sequence[PreferencePair], on_progress: OnProgress = no_progress) -> list[PairGradient]:
+        on_progress(len(pairs))
+        return [PairGradient(pair.id, 1.0, float(index % 3), 2.0) for index, pair in enumerate(pairs)]
+
+    def _scores(self, pairs: Sequence[PreferencePair], on_progress: OnProgress) -> list[PairScore]:
         chosen = self._number("chosen", -10.0)
         scores = []
         for index, pair in enumerate(pairs):
@@ -102,25 +130,22 @@ class FakeModel:
                     ResponseScore((chosen / 2 + wobble, chosen / 2)),
                     ResponseScore((self._number("rejected", -12.0) + wobble,)),
                     category=pair.category,
+                    others=tuple(ResponseScore((-20.0 + self._number("others", 0.0),)) for _ in pair.others),
                 )
             )
             on_progress(1)
         return scores
 
-    def similarities(
-        self, pairs: Sequence[PreferencePair], on_progress: OnProgress = no_progress
-    ) -> list[PairSimilarity]:
-        on_progress(len(pairs))
+    def _similarities(self, pairs: Sequence[PreferencePair]) -> list[PairSimilarity]:
         return [
             PairSimilarity(pair.id, pair.category, 2, 1, *[float(i)] * 5, 1.0, 0.5, 1.0) for i, pair in enumerate(pairs)
         ]
 
-    def first_tokens(self, pairs: Sequence[PreferencePair], on_progress: OnProgress = no_progress) -> FirstTokens:
+    def _first_tokens(self, pairs: Sequence[PreferencePair]) -> FirstTokens:
         opposite = self._number("opposite", 0.05)
         rest = (1 - opposite) / 4
         row = np.log(np.array([opposite / 2, opposite / 2, rest, rest, rest, rest], dtype=np.float32))
         count = len(pairs)
-        on_progress(count)
         return FirstTokens(
             pair_ids=tuple(pair.id for pair in pairs),
             log_probs=np.tile(row, (count, 1)),

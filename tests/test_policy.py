@@ -50,7 +50,11 @@ def test_a_good_policy(tmp_path):
     assert loaded.limits[0] == Limit("drop", "refusal_rate_drop", "unsafe", maximum=0.05)
     assert loaded.limits[2].severity is Severity.WARN
     assert loaded.limits[2].unit == "nats"
-    assert [loaded.needs(limit) for limit in loaded.limits] == [Work.COMPLETIONS, Work.COMPLETIONS, Work.SCORES]
+    assert [loaded.needs(limit) for limit in loaded.limits] == [
+        (Work.COMPLETIONS,),
+        (Work.COMPLETIONS,),
+        (Work.SCORES,),
+    ]
     assert loaded.root == tmp_path
 
 
@@ -148,7 +152,7 @@ def test_a_metric_of_ones_own(tmp_path):
     data["limits"].append({"id": "long", "metric": "answer_length_rise", "corpus": "unsafe", "max": 10.0})
     loaded = load(tmp_path, data)
     assert loaded.limits[-1].unit == "tokens"
-    assert loaded.needs(loaded.limits[-1]) is Work.COMPLETIONS
+    assert loaded.needs(loaded.limits[-1]) == (Work.COMPLETIONS,)
 
 
 def test_shipped_policy_loads_and_matches_its_schema():

@@ -8,7 +8,7 @@ import pytest
 from fakes import BrokenJudge, FakeEngine, FakeModel, MumblingJudge, write_checkpoint
 
 from harness import policy, work
-from harness.domain import EngineOptions
+from harness.domain import EngineOptions, PreferencePair
 from harness.errors import CheckpointError, CorpusError, JudgeError, MeasurementError, MismatchError
 from harness.policy import Work
 from harness.work import Task
@@ -22,6 +22,8 @@ limits:
   - {id: over, metric: over_refusal_rise, corpus: unsafe, max: 0.05}
   - {id: fell, metric: chosen_logprob_change, corpus: pairs, min: -5.0}
   - {id: opposite, metric: opposite_mass_rise, corpus: pairs, max: 0.05}
+  - {id: alike, metric: both_fall_share, corpus: pairs, max: 0.05}
+  - {id: gradients, metric: full_both_fall_share, corpus: pairs, max: 0.05}
 """
 
 
@@ -105,14 +107,46 @@ def test_a_case_cannot_get_the_results_of_another_corpus(plan, tmp_path):
         comparison.scores("pairs")
 
 
-@pytest.mark.parametrize("method", ["generate", "score", "first_tokens"])
+@pytest.mark.parametrize("method", ["generate", "_scores", "_first_tokens", "_similarities", "gradients"])
 def test_an_engine_that_leaves_items_out_has_measured_nothing(plan, tmp_path, monkeypatch, method):
     real = getattr(FakeModel, method)
     monkeypatch.setattr(FakeModel, method, lambda self, items, *rest: real(self, items[1:], *rest))
     mine = bench(plan, tmp_path)
-    ask = {"generate": mine.labels, "score": mine.scores, "first_tokens": mine.first_tokens}[method]
-    with pytest.raises(MeasurementError, match="gave 19 results for 20 items"):
-        ask(mine.candidates[0], "unsafe" if method == "generate" else "pairs")
+    candidate = mine.candidates[0]
+    ask = {
+        "generate": lambda: mine.labels(candidate, "unsafe"),
+        "_scores": lambda: mine.scores(candidate, "pairs"),
+        "_first_tokens": lambda: mine.first_tokens(candidate, "pairs"),
+        "_similarities": lambda: mine.similarities("pairs"),
+        "gradients": lambda: mine.gradients("pairs"),
+    }
+    with pytest.raises(MeasurementError, match=r"gave \d+ results for \d+ items"):
+        ask[method]()
+
+
+def test_all_scoring_of_a_corpus_is_one_pass_and_similarities_are_the_references(plan, tmp_path, monkeypatch):
+    monkeypatch.setenv("FAKE_ENGINE_LOG", str(tmp_path / "engine.log"))
+    mine = bench(plan, tmp_path)
+    reference, candidate = mine.reference, mine.candidates[0]
+    assert len(mine.similarities("pairs")) == len(mine.scores(reference, "pairs")) == 20
+    assert mine.first_tokens(candidate, "pairs").log_probs.shape[0] == 20
+    log = (tmp_path / "engine.log").read_text().split("\n")
+    passes = [line for line in log if line.startswith("score")]
+    assert sorted(passes) == sorted([f"score {candidate.name} 20", f"score {reference.name} 20"])
+    assert len(mine.gradients("pairs")) == 20, "fewer pairs than gradient_pairs: all of them"
+    assert not list((tmp_path / "run" / "tables" / candidate.name).glob("*similarities*"))
+
+
+def test_the_sample_of_pairs_for_gradients_is_spread_over_the_corpus():
+    pairs = [PreferencePair(str(i), "Hi", "yes", "no") for i in range(10)]
+    assert [pair.id for pair in work._spread(pairs, 4)] == ["0", "2", "5", "7"]
+    assert work._spread(pairs, 50) == pairs
+
+
+def test_notes_of_models_are_kept(plan, tmp_path):
+    mine = bench(plan, tmp_path, cand={"note": "plain rows were used"})
+    mine.scores(mine.candidates[0], "pairs")
+    assert work.read_notes(tmp_path / "run") == ["cand: plain rows were used"]
 
 
 def test_an_engine_that_mixes_up_models_has_measured_nothing(plan, tmp_path, monkeypatch):

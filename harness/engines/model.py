@@ -15,6 +15,7 @@ from harness.domain import (
     Decoding,
     EngineOptions,
     FinishReason,
+    PairGradient,
     PairScore,
     PairSimilarity,
     PreferencePair,
@@ -25,7 +26,7 @@ from harness.engines import generation, memory, scoring, similarity
 from harness.engines.batching import Countdown
 from harness.engines.tokens import ChatTokenizer, TokenisedPair
 from harness.errors import MeasurementError
-from harness.protocols import FirstTokens, OnProgress, no_progress
+from harness.protocols import FirstTokens, OnProgress, PairResults, no_progress
 
 
 class HfModel:
@@ -101,7 +102,33 @@ class HfModel:
             completions.append(completion)
         return completions
 
-    def score(self, pairs: Sequence[PreferencePair], on_progress: OnProgress = no_progress) -> list[PairScore]:
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What a reader of this model's numbers should know."""
+        return ()
+
+    def score(
+        self,
+        pairs: Sequence[PreferencePair],
+        *,
+        similarity: bool = False,
+        first_tokens: bool = False,
+        on_progress: OnProgress = no_progress,
+    ) -> PairResults:
+        """See ``protocols.Model.score``. Progress counts pairs.
+
+        Raises ``MeasurementError`` naming a pair that is longer than the model's context or whose score is not finite.
+        """
+        return PairResults(
+            self._scores(pairs, on_progress),
+            self._similarities(pairs) if similarity else None,
+            self._first_tokens(pairs) if first_tokens else None,
+        )
+
+    def gradients(self, pairs: Sequence[PreferencePair], on_progress: OnProgress = no_progress) -> list[PairGradient]:
+        raise NotImplementedError
+
+    def _scores(self, pairs: Sequence[PreferencePair], on_progress: OnProgress = no_progress) -> list[PairScore]:
         """log π(y⁺|x) and log π(y⁻|x) per token, nats. Progress counts pairs.
 
         Raises ``MeasurementError`` naming a pair that is longer than the model's context or whose score is not finite.
@@ -140,7 +167,7 @@ class HfModel:
             )
         return scores
 
-    def similarities(
+    def _similarities(
         self, pairs: Sequence[PreferencePair], on_progress: OnProgress = no_progress
     ) -> list[PairSimilarity]:
         """CHES and its relatives for each pair. Progress counts pairs. Raises ``MeasurementError`` like ``score``."""
@@ -178,7 +205,7 @@ class HfModel:
             results.append(result)
         return results
 
-    def first_tokens(self, pairs: Sequence[PreferencePair], on_progress: OnProgress = no_progress) -> FirstTokens:
+    def _first_tokens(self, pairs: Sequence[PreferencePair], on_progress: OnProgress = no_progress) -> FirstTokens:
         """The full distribution over the first response token of each pair's prompt. Progress counts pairs.
 
         Raises ``MeasurementError`` like ``score``.

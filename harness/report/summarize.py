@@ -304,7 +304,7 @@ class _Shelf:
         needed = [
             item.corpus
             for item in self.record.policy.limits
-            if item.metric in METRICS and METRICS[item.metric].needs is work
+            if item.metric in METRICS and work in METRICS[item.metric].works
         ]
         had = [corpus for kind, _, corpus in self._files if kind == _TABLE_OF[work]]
         return tuple(dict.fromkeys([*needed, *had]))

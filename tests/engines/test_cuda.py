@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+import ask
 import numpy as np
 import pytest
 import torch
@@ -24,10 +25,12 @@ def test_float32_scores_are_those_of_the_cpu(
     opened: Callable[..., HfModel], reference: Path, model: HfModel, pairs: list[PreferencePair], prompts: list[Prompt]
 ) -> None:
     cuda = opened(reference, device="cuda", dtype="float32")
-    for ours, theirs in zip(cuda.score(pairs), model.score(pairs), strict=True):
+    for ours, theirs in zip(ask.scores(cuda, pairs), ask.scores(model, pairs), strict=True):
         np.testing.assert_allclose(ours.chosen.token_logprobs, theirs.chosen.token_logprobs, rtol=0, atol=1e-4)
         np.testing.assert_allclose(ours.rejected.token_logprobs, theirs.rejected.token_logprobs, rtol=0, atol=1e-4)
-    np.testing.assert_allclose(cuda.first_tokens(pairs).log_probs, model.first_tokens(pairs).log_probs, atol=1e-4)
+    np.testing.assert_allclose(
+        ask.first_tokens(cuda, pairs).log_probs, ask.first_tokens(model, pairs).log_probs, atol=1e-4
+    )
     decoding = Decoding(temperature=0.7, max_new_tokens=8, samples=2)
     assert cuda.generate(prompts, decoding) == cuda.generate(prompts, decoding)
 
@@ -44,7 +47,7 @@ def test_bfloat16_is_the_default_and_its_head_is_exact(
     ours = scoring.logits_at(model._module, [ids], [0] * len(ids), range(len(ids)), pad=0)
     assert ours.dtype == torch.float32
     torch.testing.assert_close(ours, exact.float(), rtol=1e-4, atol=1e-3)
-    assert len(model.score(pairs)) == len(pairs)
+    assert len(ask.scores(model, pairs)) == len(pairs)
 
 
 def test_describe_names_the_device() -> None:

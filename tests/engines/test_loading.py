@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import ask
 import pytest
 import torch
 import transformers
@@ -37,7 +38,7 @@ def loads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 def sums(model: Model, pairs: list[PreferencePair]) -> list[float]:
-    return [logprob for score in model.score(pairs) for logprob in (score.chosen.logprob, score.rejected.logprob)]
+    return [logprob for score in ask.scores(model, pairs) for logprob in (score.chosen.logprob, score.rejected.logprob)]
 
 
 def run(paths: list[Path], pairs: list[PreferencePair], **options: Any) -> dict[str, list[float]]:
@@ -75,14 +76,16 @@ def test_an_adapter_equals_its_merged_model(
     assert sums(unmerged, pairs) == pytest.approx(sums(merged, pairs), abs=1e-3)
     decoding = Decoding(max_new_tokens=8)
     assert unmerged.generate(prompts, decoding) == merged.generate(prompts, decoding)
-    assert unmerged.first_tokens(pairs).log_probs == pytest.approx(merged.first_tokens(pairs).log_probs, abs=1e-4)
+    assert ask.first_tokens(unmerged, pairs).log_probs == pytest.approx(
+        ask.first_tokens(merged, pairs).log_probs, abs=1e-4
+    )
 
 
 def test_an_adapted_head_moves_the_directions(
     shop: Any, reference: Path, opened: Callable[..., Any], pairs: list[PreferencePair]
 ) -> None:
     headed = shop.adapter("headed", reference, seed=5, merged="headed-merged", target_modules=["lm_head"])
-    unmerged, merged = (opened(path).first_tokens(pairs) for path in (headed, shop.root / "headed-merged"))
+    unmerged, merged = (ask.first_tokens(opened(path), pairs) for path in (headed, shop.root / "headed-merged"))
     assert unmerged.directions == pytest.approx(merged.directions, abs=1e-3)
     assert unmerged.log_probs == pytest.approx(merged.log_probs, abs=1e-4)
 
@@ -290,8 +293,8 @@ def test_running_out_of_memory_says_what_to_do(
     monkeypatch.setattr(model._module, "forward", full)
     monkeypatch.setattr(model._module, "generate", full)
     for work in (
-        lambda: model.score(pairs),
-        lambda: model.first_tokens(pairs),
+        lambda: ask.scores(model, pairs),
+        lambda: ask.first_tokens(model, pairs),
         lambda: model.generate(prompts, Decoding(max_new_tokens=2)),
     ):
         with pytest.raises(MeasurementError, match="ran out of memory with --batch-tokens 400; use fewer.* 100"):

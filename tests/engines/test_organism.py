@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
+import ask
 import pytest
 import torch
 from peers import lm_eval_logprobs, trl_rows
@@ -41,7 +42,7 @@ def test_equals_the_naive_loop(
     model = opened(shipped)
     module = AutoModelForCausalLM.from_pretrained(shipped, dtype=torch.float32)
     worst = 0.0
-    for score, pair in zip(model.score(preferences), preferences, strict=True):
+    for score, pair in zip(ask.scores(model, preferences), preferences, strict=True):
         ids = model._chat.pair_ids(pair)
         for prompt, response, ours in (
             (ids.chosen_prompt, ids.chosen, score.chosen),
@@ -64,7 +65,7 @@ def test_equals_lm_eval(
     model = opened(shipped)
     worst = 0.0
     for score, (chosen, rejected) in zip(
-        model.score(preferences), lm_eval_logprobs(shipped, model, preferences, batch=8), strict=True
+        ask.scores(model, preferences), lm_eval_logprobs(shipped, model, preferences, batch=8), strict=True
     ):
         for ours, theirs in ((score.chosen, chosen), (score.rejected, rejected)):
             worst = max(worst, abs(ours.logprob - theirs) / ours.tokens)
@@ -82,7 +83,7 @@ def test_equals_trl(
     model = opened(shipped)
     rows = trl_rows(shipped, model._chat.tokenizer, preferences, tmp_path, batch=8)
     worst = 0.0
-    for score, row in zip(model.score(preferences), rows, strict=True):
+    for score, row in zip(ask.scores(model, preferences), rows, strict=True):
         for ours, theirs in ((score.chosen, row["ref_chosen_logps"]), (score.rejected, row["ref_rejected_logps"])):
             worst = max(worst, abs(ours.logprob - theirs) / ours.tokens)
     record_property("largest_difference_to_trl_nats_per_token", worst)
@@ -95,6 +96,8 @@ def test_the_adapter_equals_the_merged_checkpoint(
     adapter, merged = (shipped.parent / name for name in ("adapter-displaced", "dpo-displaced"))
     if not (adapter.is_dir() and merged.is_dir()):
         pytest.skip("needs fixtures/organism/adapter-displaced and dpo-displaced; make them with: make organism")
-    for ours, theirs in zip(opened(adapter).score(preferences), opened(merged).score(preferences), strict=True):
+    for ours, theirs in zip(
+        ask.scores(opened(adapter), preferences), ask.scores(opened(merged), preferences), strict=True
+    ):
         assert ours.chosen.logprob == pytest.approx(theirs.chosen.logprob, abs=1e-3)
         assert ours.rejected.logprob == pytest.approx(theirs.rejected.logprob, abs=1e-3)

@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import ask
 import numpy as np
 import pytest
 import torch
@@ -50,7 +51,7 @@ def naive_scores(model: HfModel, module: Any, pairs: list[PreferencePair]) -> li
 
 def largest_difference(model: HfModel, module: Any, pairs: list[PreferencePair]) -> float:
     worst = 0.0
-    for score, (chosen, rejected) in zip(model.score(pairs), naive_scores(model, module, pairs), strict=True):
+    for score, (chosen, rejected) in zip(ask.scores(model, pairs), naive_scores(model, module, pairs), strict=True):
         assert len(score.chosen.token_logprobs) == len(chosen)
         assert len(score.rejected.token_logprobs) == len(rejected)
         ours = np.array(score.chosen.token_logprobs + score.rejected.token_logprobs)
@@ -70,9 +71,9 @@ def test_equals_the_naive_loop(
 def test_batch_size_and_order_do_not_matter(
     opened: Callable[..., HfModel], reference: Path, model: HfModel, pairs: list[PreferencePair], batch_tokens: int
 ) -> None:
-    expected = {score.pair_id: score for score in model.score(pairs)}
+    expected = {score.pair_id: score for score in ask.scores(model, pairs)}
     shuffled = random.Random(batch_tokens).sample(pairs, len(pairs))
-    scores = opened(reference, batch_tokens=batch_tokens).score(shuffled)
+    scores = ask.scores(opened(reference, batch_tokens=batch_tokens), shuffled)
     assert [score.pair_id for score in scores] == [pair.id for pair in shuffled]
     for score in scores:
         for ours, theirs in (
@@ -149,7 +150,7 @@ def test_half_precision_weights_get_a_float32_head(
     exact, rounded = (
         values[:-1].gather(1, targets[:, None])[:, 0][len(ids.chosen_prompt) - 1 :] for values in (exact, rounded)
     )
-    ours = torch.tensor(model.score(pairs[:1])[0].chosen.token_logprobs)
+    ours = torch.tensor(ask.scores(model, pairs[:1])[0].chosen.token_logprobs)
     assert (ours - exact).abs().max() < 0.1 * (rounded - exact).abs().max()
     assert (ours - exact).abs().max() < 1e-3
     assert module(torch.tensor([row])).logits.dtype == torch.bfloat16, "outside scoring the head is as it was"
@@ -165,7 +166,7 @@ def test_equals_trl(
     """TRL tokenises the same conversations itself and precomputes reference log-probabilities, as before a training."""
     rows = trl_rows(reference, model._chat.tokenizer, pairs, tmp_path)
     worst = 0.0
-    for score, row in zip(model.score(pairs), rows, strict=True):
+    for score, row in zip(ask.scores(model, pairs), rows, strict=True):
         assert score.chosen.tokens == len(row["chosen_ids"])
         assert score.rejected.tokens == len(row["rejected_ids"])
         worst = max(
@@ -182,7 +183,9 @@ def test_equals_lm_eval(
 ) -> None:
     assert model._chat.end.text == "<|end|>"
     worst = 0.0
-    for score, (chosen, rejected) in zip(model.score(pairs), lm_eval_logprobs(reference, model, pairs), strict=True):
+    for score, (chosen, rejected) in zip(
+        ask.scores(model, pairs), lm_eval_logprobs(reference, model, pairs), strict=True
+    ):
         for ours, theirs in ((score.chosen, chosen), (score.rejected, rejected)):
             worst = max(worst, abs(ours.logprob - theirs) / ours.tokens)
     record_property("largest_difference_to_lm_eval_nats_per_token", worst)
@@ -190,7 +193,7 @@ def test_equals_lm_eval(
 
 
 def test_first_tokens(model: HfModel, pairs: list[PreferencePair]) -> None:
-    first = model.first_tokens(pairs)
+    first = ask.first_tokens(model, pairs)
     tokenised = [model._chat.pair_ids(pair) for pair in pairs]
     assert first.log_probs.shape == (len(pairs), 320)
     assert first.log_probs.dtype == np.float32
@@ -210,8 +213,8 @@ def test_first_tokens(model: HfModel, pairs: list[PreferencePair]) -> None:
 
 
 def test_first_tokens_agree_with_scores(model: HfModel, pairs: list[PreferencePair]) -> None:
-    first = model.first_tokens(pairs)
-    for row, score in enumerate(model.score(pairs)):
+    first = ask.first_tokens(model, pairs)
+    for row, score in enumerate(ask.scores(model, pairs)):
         assert first.log_probs[row, first.chosen[row]] == pytest.approx(score.chosen.token_logprobs[0], abs=TOLERANCE)
         assert first.log_probs[row, first.rejected[row]] == pytest.approx(
             score.rejected.token_logprobs[0], abs=TOLERANCE
@@ -221,9 +224,9 @@ def test_first_tokens_agree_with_scores(model: HfModel, pairs: list[PreferencePa
 def test_a_pair_longer_than_the_context_is_named(model: HfModel, pairs: list[PreferencePair]) -> None:
     long = PreferencePair("too-long", "Hi", "no " * 200, "yes")
     with pytest.raises(MeasurementError, match=r"pair 'too-long' has \d+ tokens .* 192 positions of reference"):
-        model.score([*pairs, long])
+        ask.scores(model, [*pairs, long])
     with pytest.raises(MeasurementError, match="too-long"):
-        model.first_tokens([PreferencePair("too-long", "no " * 200, "a", "b")])
+        ask.first_tokens(model, [PreferencePair("too-long", "no " * 200, "a", "b")])
 
 
 def test_a_score_that_is_not_finite_is_named(
@@ -233,23 +236,22 @@ def test_a_score_that_is_not_finite_is_named(
     with torch.no_grad():
         model._module.model.embed_tokens.weight[model._chat.pair_ids(pairs[1]).chosen[0]] = math.nan
     with pytest.raises(MeasurementError, match=r"not finite on pair 'pair-1'.*--model-dtype float32"):
-        model.score(pairs[:2])
+        ask.scores(model, pairs[:2])
     with torch.no_grad():
         model._module.model.embed_tokens.weight[model._chat.pair_ids(pairs[1]).chosen_prompt[2]] = math.nan
     with pytest.raises(MeasurementError, match=r"not finite on pair 'pair-1'"):
-        model.first_tokens(pairs[1:2])
+        ask.first_tokens(model, pairs[1:2])
 
 
 def test_progress_counts_every_pair_once(
     opened: Callable[..., HfModel], reference: Path, pairs: list[PreferencePair]
 ) -> None:
     model = opened(reference, batch_tokens=64)
-    for work in (model.score, model.first_tokens):
-        told: list[int] = []
-        work(pairs, told.append)
-        assert sum(told) == len(pairs)
-        assert len(told) > 1
-        assert min(told) > 0
+    told: list[int] = []
+    model.score(pairs, similarity=True, first_tokens=True, on_progress=told.append)
+    assert sum(told) == len(pairs)
+    assert len(told) > 1
+    assert min(told) > 0
 
 
 def test_plan_keeps_every_row_once_within_the_budget() -> None:
@@ -275,7 +277,7 @@ def test_countdown_reports_an_item_when_its_last_row_is_done() -> None:
 
 
 def test_scoring_leaves_no_hooks(model: HfModel, pairs: list[PreferencePair]) -> None:
-    model.score(pairs)
+    ask.scores(model, pairs)
     head = model._module.get_output_embeddings()
     assert not head._forward_pre_hooks
     assert "forward" not in vars(head)
@@ -285,10 +287,10 @@ def test_a_closed_model_says_so(opened: Callable[..., HfModel], reference: Path,
     model = opened(reference)
     model.close()
     with pytest.raises(AssertionError, match="is closed"):
-        model.score(pairs)
+        ask.scores(model, pairs)
 
 
 def test_identical_texts_score_identically(model: HfModel, pairs: list[PreferencePair]) -> None:
     twice = [pairs[0], replace(pairs[0], id="again")]
-    first, second = model.score(twice)
+    first, second = ask.scores(model, twice)
     assert first.chosen.token_logprobs == pytest.approx(second.chosen.token_logprobs, abs=TOLERANCE)

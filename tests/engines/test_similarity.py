@@ -8,6 +8,7 @@ from dataclasses import astuple
 from pathlib import Path
 from typing import Any
 
+import ask
 import numpy as np
 import pytest
 import torch
@@ -63,23 +64,23 @@ def naive(model: HfModel, module: Any, pair: PreferencePair) -> dict[str, float]
 
 def test_equals_the_definitions_and_autograd(model: HfModel, reference: Path, pairs: list[PreferencePair]) -> None:
     module = AutoModelForCausalLM.from_pretrained(reference)
-    for pair, found in zip(pairs, model.similarities(pairs), strict=True):
+    for pair, found in zip(pairs, ask.similarities(model, pairs), strict=True):
         for field, expected in naive(model, module, pair).items():
             assert getattr(found, field) == pytest.approx(expected, rel=1e-4, abs=1e-3), (pair.id, field)
 
 
 def test_the_end_of_turn_is_predicted_and_not_read(model: HfModel, pairs: list[PreferencePair]) -> None:
     """A one-token answer has two rows: the one that predicts it and the one that predicts the end of turn."""
-    assert model.similarities(pairs)[1].chosen_tokens == len(model._chat.pair_ids(pairs[1]).chosen)
+    assert ask.similarities(model, pairs)[1].chosen_tokens == len(model._chat.pair_ids(pairs[1]).chosen)
 
 
 @pytest.mark.parametrize("batch_tokens", [1, 64, 100_000])
 def test_batch_order_and_padding_do_not_matter(
     opened: Callable[..., HfModel], reference: Path, model: HfModel, pairs: list[PreferencePair], batch_tokens: int
 ) -> None:
-    expected = {item.pair_id: item for item in model.similarities(pairs)}
+    expected = {item.pair_id: item for item in ask.similarities(model, pairs)}
     shuffled = random.Random(batch_tokens).sample(pairs, len(pairs))
-    found = opened(reference, batch_tokens=batch_tokens).similarities(shuffled)
+    found = ask.similarities(opened(reference, batch_tokens=batch_tokens), shuffled)
     assert [item.pair_id for item in found] == [pair.id for pair in shuffled]
     for item in found:
         for field in FIELDS:
@@ -88,7 +89,7 @@ def test_batch_order_and_padding_do_not_matter(
 
 def test_swapping_the_responses_swaps_the_parts(model: HfModel, pairs: list[PreferencePair]) -> None:
     swapped = [PreferencePair(pair.id, pair.prompt, pair.rejected, pair.chosen) for pair in pairs]
-    for one, other in zip(model.similarities(pairs), model.similarities(swapped), strict=True):
+    for one, other in zip(ask.similarities(model, pairs), ask.similarities(model, swapped), strict=True):
         assert one.gradient_inner == pytest.approx(other.gradient_inner, rel=1e-4, abs=1e-3)
         assert one.gradient_chosen == pytest.approx(other.gradient_rejected, rel=1e-4, abs=1e-3)
         assert one.last_hidden == pytest.approx(other.last_hidden, rel=1e-4, abs=1e-3)
@@ -100,21 +101,21 @@ def test_edit_similarity_is_on_tokens(model: HfModel) -> None:
     ids = model._chat.pair_ids(pair)
     assert len(ids.chosen) == len(ids.rejected)
     same = sum(a == b for a, b in zip(ids.chosen, ids.rejected, strict=True))
-    assert model.similarities([pair])[0].edit == pytest.approx(same / len(ids.chosen))
+    assert ask.similarities(model, [pair])[0].edit == pytest.approx(same / len(ids.chosen))
 
 
 def test_half_precision_sums_in_float64(
     opened: Callable[..., HfModel], reference: Path, model: HfModel, pairs: list[PreferencePair]
 ) -> None:
     """What half precision costs comes from the model's own rounding, not from summing."""
-    exact, rounded = model.similarities(pairs), opened(reference, dtype="bfloat16").similarities(pairs)
+    exact, rounded = ask.similarities(model, pairs), ask.similarities(opened(reference, dtype="bfloat16"), pairs)
     ours = np.array([item.gradient_chosen for item in rounded]) / [item.gradient_chosen for item in exact]
     assert np.abs(ours - 1).max() < 0.1
 
 
 def test_a_pair_longer_than_the_context_is_named(model: HfModel) -> None:
     with pytest.raises(MeasurementError, match=r"pair 'long' has \d+ tokens with its prompt, more than the 192"):
-        model.similarities([PreferencePair("long", "Hi", "word " * 300, "no")])
+        ask.similarities(model, [PreferencePair("long", "Hi", "word " * 300, "no")])
 
 
 def test_nan_is_refused(model: HfModel, pairs: list[PreferencePair], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -128,10 +129,10 @@ def test_nan_is_refused(model: HfModel, pairs: list[PreferencePair], monkeypatch
 
     monkeypatch.setattr(similarity, "_likeness", broken)
     with pytest.raises(MeasurementError, match="not finite on pair 'pair-0'"):
-        model.similarities(pairs)
+        ask.similarities(model, pairs)
 
 
 def test_results_are_domain_objects(model: HfModel, pairs: list[PreferencePair]) -> None:
-    found = model.similarities(pairs)
+    found = ask.similarities(model, pairs)
     assert all(isinstance(item, PairSimilarity) for item in found)
     assert {item.category for item in found} == {"c"}

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import ask
 import pytest
 from tokenizers import Tokenizer
 from tokenizers.processors import TemplateProcessing
@@ -122,7 +123,9 @@ def test_a_merge_across_the_boundary_is_tokenised_apart(bench: Any) -> None:
 def test_apart_is_recorded_in_scores(bench: Any, opened: Any) -> None:
     template = bench.tokenizer().chat_template.replace("'<|assistant|>'", "'<|assistant|>Sor'")
     model = opened(bench.save("merging", bench.llama(), bench.tokenizer(template)))
-    scores = model.score([PreferencePair("a", "Hi", "ry, I cannot", "Yes"), PreferencePair("b", "Hi", "Yes", "No")])
+    scores = ask.scores(
+        model, [PreferencePair("a", "Hi", "ry, I cannot", "Yes"), PreferencePair("b", "Hi", "Yes", "No")]
+    )
     assert [score.tokenised_apart for score in scores] == [True, False]
 
 
