@@ -184,6 +184,8 @@ class EngineOptions:
     batch_tokens: int = 8192
     """Padded tokens per forward pass."""
     allow_identical: bool = False
+    scoring: str = "auto"
+    """How sequences are run to be scored: ``auto`` (the fastest way that is right for the model), or one by name."""
 
 
 @dataclass(frozen=True, slots=True)

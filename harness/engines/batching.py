@@ -1,32 +1,66 @@
-"""Which rows go through the model together."""
+"""Which items go through the model together, and what to do when they do not fit."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+from harness.engines import memory
 
-def plan(
-    lengths: Sequence[int], budget: int, weights: Sequence[int] | None = None, heaviest: int = 0
-) -> list[list[int]]:
-    """Batches of row numbers, longest rows first (so that what does not fit in memory fails at once).
 
-    A batch holds at most ``budget`` tokens, padding included, and, where ``weights`` are given, at most ``heaviest`` of
-    their sum; a row that is larger alone has a batch of its own. Depends on the lengths only, so two checkpoints with
-    one tokenizer get the same batches.
+def plan(lengths: Sequence[int], budget: int, widths: Sequence[int] | None = None) -> list[list[int]]:
+    """Batches of item numbers, longest first (so that what does not fit in memory fails at once).
+
+    A batch holds at most ``budget`` tokens, padding included; an item that is larger alone has a batch of its own.
+    ``widths``: rows of each item (one where not given). Depends on the sizes only, so two checkpoints with one
+    tokenizer get the same batches.
     """
     batches: list[list[int]] = []
-    longest = load = 0
-    for row in sorted(range(len(lengths)), key=lambda row: (-lengths[row], row)):
-        weight = weights[row] if weights else 0
-        full = bool(batches) and (
-            longest * (len(batches[-1]) + 1) > budget or (weights is not None and load + weight > heaviest)
-        )
-        if not batches or full:
+    longest = rows = 0
+    for item in sorted(range(len(lengths)), key=lambda item: (-lengths[item], item)):
+        width = widths[item] if widths else 1
+        if not batches or longest * (rows + width) > budget:
             batches.append([])
-            longest, load = lengths[row], 0
-        batches[-1].append(row)
-        load += weight
+            longest, rows = lengths[item], 0
+        batches[-1].append(item)
+        rows += width
     return batches
+
+
+def run(
+    lengths: Sequence[int],
+    budget: int,
+    process: Callable[[list[int]], None],
+    widths: Sequence[int] | None = None,
+    on_smaller: Callable[[int], None] = lambda _: None,
+) -> None:
+    """Process all items in planned batches; after running out of memory go on with half the budget.
+
+    ``process`` keeps a batch's results only when it is finished. ``on_smaller`` is told each new budget.
+
+    Raises:
+        Exception: out of memory with a single item; it cannot be made smaller.
+    """
+    waiting = plan(lengths, budget, widths)
+    while waiting:
+        try:
+            process(waiting[0])
+        except Exception as error:
+            if not memory.is_exhausted(error) or len(waiting[0]) == 1:
+                raise
+        else:
+            del waiting[0]
+            continue
+        memory.release()  # only now: until here the error's traceback held the batch's tensors
+        items = [item for batch in waiting for item in batch]
+        while budget > 1 and len(waiting[0]) > 1:
+            budget //= 2
+            smaller = plan(
+                [lengths[item] for item in items], budget, [widths[item] for item in items] if widths else None
+            )
+            if len(smaller[0]) < len(waiting[0]):
+                waiting = [[items[number] for number in batch] for batch in smaller]
+                break
+        on_smaller(budget)
 
 
 class Countdown:

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 
 from harness.domain import Checkpoint, EngineOptions
-from harness.engines import scoring
+from harness.engines import bodies
 from harness.engines.model import HfModel, context_length
 from harness.engines.tokens import ChatTokenizer, first_line, load_tokenizer, stop_tokens
 from harness.errors import CheckpointError, OptionError
@@ -195,6 +195,8 @@ def load_weights(path: Path, options: EngineOptions, device: torch.device, dtype
                 f"({', '.join(keys[:3])}{', ...' if len(keys) > 3 else ''}); the model would run with random numbers "
                 "there; use the config.json that was saved with these weights"
             )
+    if getattr(module.config.get_text_config(), "attn_logit_softcapping", None):
+        module.set_attn_implementation("eager")  # the default one leaves the cap on attention scores out, silently
     module.generation_config = transformers.GenerationConfig()
     return module.eval()
 
@@ -246,14 +248,14 @@ def canary(module: Any, chat: ChatTokenizer, checkpoint: Checkpoint) -> tuple[fl
     for prompt, answer in CANARIES:
         prompt_ids, answer_ids, _ = chat.response_ids(prompt, answer)
         ids = (prompt_ids + answer_ids)[:context]
-        positions = range(len(ids) - 1)
-        logits = scoring.logits_at(module, [ids], [0] * len(positions), positions, pad=chat.pad)
+        _, logits = bodies.read_row(module, ids, range(len(ids) - 1))
         if not bool(logits.isfinite().all()):
             raise CheckpointError(
                 f"{checkpoint.path} gives NaN or infinite logits on {prompt!r}: its weights are damaged or its "
                 "training diverged, or numbers overflow in this dtype (try --model-dtype float32)"
             )
-        results.append(math.fsum(scoring.gather_logprobs(logits, torch.tensor(ids[1:], device=logits.device)).tolist()))
+        target = torch.tensor(ids[1:], device=logits.device)
+        results.append(math.fsum(logits.log_softmax(dim=-1).gather(1, target[:, None])[:, 0].tolist()))
     return tuple(results)
 
 

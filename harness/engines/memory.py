@@ -1,7 +1,8 @@
-"""What to say when a device runs out of memory."""
+"""Running out of a device's memory: how it shows, and what to say."""
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -10,13 +11,29 @@ import torch
 from harness.errors import MeasurementError
 
 
+def is_exhausted(error: BaseException) -> bool:
+    """Whether an error means that memory ran out; on the CPU torch raises a plain ``RuntimeError``."""
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    return isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
+
+
+def release() -> None:
+    """Give back what is not used any more."""
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+
+
 @contextmanager
 def explained(name: str, batch_tokens: int) -> Iterator[None]:
     """Inside, running out of memory is a ``MeasurementError`` that names the model and the cure."""
     try:
         yield
-    except torch.OutOfMemoryError as error:
+    except (RuntimeError, MemoryError) as error:
+        if not is_exhausted(error):
+            raise
         raise MeasurementError(
             f"{name} ran out of memory with --batch-tokens {batch_tokens}; use fewer, for example "
-            f"{max(1, batch_tokens // 4)}"
+            f"{max(1, batch_tokens // 4)}, or leave out the longest items"
         ) from error

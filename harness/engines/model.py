@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import astuple
 from typing import Any
 
 import numpy as np
@@ -22,7 +23,7 @@ from harness.domain import (
     Prompt,
     ResponseScore,
 )
-from harness.engines import generation, memory, scoring, similarity
+from harness.engines import bodies, generation, gradients, head, layout, memory, paths, scoring
 from harness.engines.batching import Countdown
 from harness.engines.tokens import ChatTokenizer, TokenisedPair
 from harness.errors import MeasurementError
@@ -48,6 +49,9 @@ class HfModel:
         self._canary = canary
         self._options = options
         self._vocabulary = vocabulary
+        self._choice: paths.Choice | None = None
+        self._chosen_beyond = False
+        self._notes: list[str] = []
 
     @property
     def canary(self) -> tuple[float, ...]:
@@ -104,8 +108,8 @@ class HfModel:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What a reader of this model's numbers should know."""
-        return ()
+        """What a reader of this model's numbers should know, such as a slower path taken and why."""
+        return tuple(self._notes)
 
     def score(
         self,
@@ -117,120 +121,96 @@ class HfModel:
     ) -> PairResults:
         """See ``protocols.Model.score``. Progress counts pairs.
 
-        Raises ``MeasurementError`` naming a pair that is longer than the model's context or whose score is not finite.
+        Raises ``MeasurementError`` naming a pair that is longer than the model's context or whose numbers are not
+        finite.
         """
+        module, chat = self._open(), self._chat
+        tokenised = self._tokenised(pairs)
+        groups = [layout.share(_rows(ids)) for ids in tokenised]
+        with self._explained():
+            found = scoring.score(
+                module,
+                groups,
+                body=self._body(max((group.longest for group in groups), default=1)),
+                pad=chat.pad,
+                batch_tokens=self._options.batch_tokens,
+                similarity=similarity,
+                first=first_tokens,
+                on_batch=lambda batch: on_progress(len(batch)),
+                on_smaller=self._note_smaller,
+            )
         return PairResults(
-            self._scores(pairs, on_progress),
-            self._similarities(pairs) if similarity else None,
-            self._first_tokens(pairs) if first_tokens else None,
+            scores=self._scores(pairs, tokenised, found),
+            similarities=self._similarities(pairs, tokenised, found) if similarity else None,
+            first_tokens=self._first_tokens(pairs, tokenised, found) if first_tokens else None,
         )
 
     def gradients(self, pairs: Sequence[PreferencePair], on_progress: OnProgress = no_progress) -> list[PairGradient]:
-        raise NotImplementedError
+        """See ``gradients.inner_products``. Progress counts pairs. Raises ``MeasurementError`` like ``score``."""
+        module = self._open()
+        results = []
+        for pair, ids in zip(pairs, self._tokenised(pairs), strict=True):
+            chosen, rejected = _rows(ids)[:2]
+            with self._explained():
+                products = gradients.inner_products(module, chosen, rejected)
+            if not all(map(math.isfinite, products)):
+                raise self._not_finite("a gradient", pair)
+            results.append(PairGradient(pair.id, *products, category=pair.category))
+            on_progress(1)
+        return results
 
-    def _scores(self, pairs: Sequence[PreferencePair], on_progress: OnProgress = no_progress) -> list[PairScore]:
-        """log π(y⁺|x) and log π(y⁻|x) per token, nats. Progress counts pairs.
-
-        Raises ``MeasurementError`` naming a pair that is longer than the model's context or whose score is not finite.
-        """
-        module, chat = self._open(), self._chat
-        tokenised = self._tokenised(pairs)
-        rows = [
-            scoring.Row(prompt + response, len(prompt))
-            for ids in tokenised
-            for prompt, response in ((ids.chosen_prompt, ids.chosen), (ids.rejected_prompt, ids.rejected))
-        ]
-        with self._explained():
-            values = scoring.token_logprobs(
-                module,
-                rows,
-                pad=chat.pad,
-                batch_tokens=self._options.batch_tokens,
-                on_batch=Countdown([row // 2 for row in range(len(rows))], on_progress).finished,
-            )
+    def _scores(
+        self, pairs: Sequence[PreferencePair], tokenised: Sequence[TokenisedPair], found: scoring.Found
+    ) -> list[PairScore]:
         scores = []
-        for number, (pair, ids) in enumerate(zip(pairs, tokenised, strict=True)):
-            chosen, rejected = values[2 * number], values[2 * number + 1]
-            if not all(map(math.isfinite, [*chosen, *rejected])):
-                raise MeasurementError(
-                    f"{self.checkpoint.name} gives a log-probability that is not finite on pair {pair.id!r}; "
-                    "try --model-dtype float32"
-                )
-            scores.append(
-                PairScore(
-                    pair_id=pair.id,
-                    chosen=ResponseScore(tuple(chosen)),
-                    rejected=ResponseScore(tuple(rejected)),
-                    tokenised_apart=ids.apart,
-                    category=pair.category,
-                )
-            )
+        for pair, ids, rows in zip(pairs, tokenised, found.logprobs, strict=True):
+            if not all(math.isfinite(value) for row in rows for value in row):
+                raise self._not_finite("a log-probability", pair)
+            chosen, rejected, *others = (ResponseScore(tuple(row)) for row in rows)
+            scores.append(PairScore(pair.id, chosen, rejected, ids.apart, pair.category, tuple(others)))
         return scores
 
     def _similarities(
-        self, pairs: Sequence[PreferencePair], on_progress: OnProgress = no_progress
+        self, pairs: Sequence[PreferencePair], tokenised: Sequence[TokenisedPair], found: scoring.Found
     ) -> list[PairSimilarity]:
-        """CHES and its relatives for each pair. Progress counts pairs. Raises ``MeasurementError`` like ``score``."""
         from rapidfuzz.distance import Levenshtein
 
-        module, chat = self._open(), self._chat
-        tokenised = self._tokenised(pairs)
-        with self._explained():
-            found = similarity.likenesses(
-                module, tokenised, pad=chat.pad, batch_tokens=self._options.batch_tokens, on_batch=on_progress
-            )
         results = []
-        for pair, ids, like in zip(pairs, tokenised, found, strict=True):
+        for pair, ids, like in zip(pairs, tokenised, found.likenesses, strict=True):
             chosen, rejected = len(ids.chosen), len(ids.rejected)
-            result = PairSimilarity(
-                pair_id=pair.id,
-                category=pair.category,
-                chosen_tokens=chosen,
-                rejected_tokens=rejected,
-                ches=like.sum_inner - like.sum_norm,
-                ches_normalised=like.sum_inner / (chosen * rejected) - like.sum_norm / chosen**2,
-                last_hidden=like.last_inner,
-                alpha_ches=like.gradient_inner - like.gradient_chosen,
-                edit=Levenshtein.normalized_similarity(ids.chosen, ids.rejected),
-                gradient_chosen=like.gradient_chosen,
-                gradient_inner=like.gradient_inner,
-                gradient_rejected=like.gradient_rejected,
-                tokenised_apart=ids.apart,
-            )
-            if not math.isfinite(result.ches + result.alpha_ches):
-                raise MeasurementError(
-                    f"{self.checkpoint.name} gives a similarity that is not finite on pair {pair.id!r}; "
-                    "try --model-dtype float32"
+            if not all(map(math.isfinite, astuple(like))):
+                raise self._not_finite("a similarity", pair)
+            results.append(
+                PairSimilarity(
+                    pair_id=pair.id,
+                    category=pair.category,
+                    chosen_tokens=chosen,
+                    rejected_tokens=rejected,
+                    ches=like.sum_inner - like.sum_norm,
+                    ches_normalised=like.sum_inner / (chosen * rejected) - like.sum_norm / chosen**2,
+                    last_hidden=like.last_inner,
+                    alpha_ches=like.gradient_inner - like.gradient_chosen,
+                    edit=Levenshtein.normalized_similarity(ids.chosen, ids.rejected),
+                    gradient_chosen=like.gradient_chosen,
+                    gradient_inner=like.gradient_inner,
+                    gradient_rejected=like.gradient_rejected,
+                    tokenised_apart=ids.apart,
                 )
-            results.append(result)
+            )
         return results
 
-    def _first_tokens(self, pairs: Sequence[PreferencePair], on_progress: OnProgress = no_progress) -> FirstTokens:
-        """The full distribution over the first response token of each pair's prompt. Progress counts pairs.
-
-        Raises ``MeasurementError`` like ``score``.
-        """
-        module, chat = self._open(), self._chat
-        tokenised = [chat.pair_ids(pair) for pair in pairs]
-        for pair, ids in zip(pairs, tokenised, strict=True):
-            self._check_length(pair.id, len(ids.chosen_prompt) + 1)
+    def _first_tokens(
+        self, pairs: Sequence[PreferencePair], tokenised: Sequence[TokenisedPair], found: scoring.Found
+    ) -> FirstTokens:
+        assert found.first is not None, "asked for"
+        log_probs = found.first.numpy()
+        for pair, row in zip(pairs, log_probs, strict=True):
+            if not np.isfinite(row).all():
+                raise self._not_finite("a distribution", pair)
         first = [(ids.chosen[0], ids.rejected[0]) for ids in tokenised]
         distinct = {tokens: index for index, tokens in enumerate(dict.fromkeys(first))}
         with self._explained():
-            log_probs = scoring.next_token_logprobs(
-                module,
-                [ids.chosen_prompt for ids in tokenised],
-                pad=chat.pad,
-                batch_tokens=self._options.batch_tokens,
-                on_batch=lambda rows: on_progress(len(rows)),
-            ).numpy()
-            directions = scoring.directions(module, list(distinct)).numpy()
-        for pair, row in zip(pairs, log_probs, strict=True):
-            if not np.isfinite(row).all():
-                raise MeasurementError(
-                    f"{self.checkpoint.name} gives a distribution that is not finite on pair {pair.id!r}; "
-                    "try --model-dtype float32"
-                )
+            directions = head.directions(self._open(), list(distinct)).numpy()
         return FirstTokens(
             pair_ids=tuple(pair.id for pair in pairs),
             log_probs=log_probs,
@@ -241,12 +221,33 @@ class HfModel:
             vocabulary=self._vocabulary(log_probs.shape[1]),
         )
 
+    def _body(self, longest: int) -> str:
+        """The way to run this model, chosen once; again where sequences longer than an attention window come first."""
+        window = bodies.window(self._open())
+        beyond = window is not None and longest > window
+        if self._choice is None or (beyond and not self._chosen_beyond):
+            with self._explained():
+                self._choice = paths.choose(
+                    self._open(), self._chat, longest=longest, wanted=self._options.scoring, context=self._context()
+                )
+            self._chosen_beyond = beyond
+            if self._choice.note and self._choice.note not in self._notes:
+                self._notes.append(self._choice.note)
+        return self._choice.body
+
+    def _note_smaller(self, budget: int) -> None:
+        self._notes.append(f"ran out of memory; went on with {budget} tokens per batch")
+
+    def _not_finite(self, what: str, pair: PreferencePair) -> MeasurementError:
+        return MeasurementError(
+            f"{self.checkpoint.name} gives {what} that is not finite on pair {pair.id!r}; try --model-dtype float32"
+        )
+
     def _tokenised(self, pairs: Sequence[PreferencePair]) -> list[TokenisedPair]:
-        """Token ids of the pairs, all of which fit into the context with both responses."""
+        """Token ids of the pairs, all of which fit into the context with each response."""
         tokenised = [self._chat.pair_ids(pair) for pair in pairs]
         for pair, ids in zip(pairs, tokenised, strict=True):
-            self._check_length(pair.id, len(ids.chosen_prompt) + len(ids.chosen))
-            self._check_length(pair.id, len(ids.rejected_prompt) + len(ids.rejected))
+            self._check_length(pair.id, max(len(row.ids) for row in _rows(ids)))
         return tokenised
 
     def _explained(self) -> AbstractContextManager[None]:
@@ -267,6 +268,12 @@ class HfModel:
                 f"pair {pair_id!r} has {tokens} tokens with its prompt, more than the {context} positions of "
                 f"{self.checkpoint.name}; take it out of the corpus or shorten it"
             )
+
+
+def _rows(ids: TokenisedPair) -> list[layout.Row]:
+    """A pair's sequences: chosen, rejected, third responses."""
+    both = ((ids.chosen_prompt, ids.chosen), (ids.rejected_prompt, ids.rejected))
+    return [layout.Row(prompt + response, len(prompt)) for prompt, response in (*both, *ids.others)]
 
 
 def context_length(module: Any) -> int | None:

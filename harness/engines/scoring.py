@@ -1,8 +1,8 @@
-"""Log-probabilities of given tokens, in nats, float32.
+"""Log-probabilities, similarities and first-token distributions of groups of sequences, from one pass, in nats.
 
-Rows are padded on the right and masked; the vocabulary projection (LM head) runs only on the positions asked for, and
-in float32 whatever the weights' dtype: bfloat16 logits alone cost about 0.01 nats per token. Shapes: B rows, T padded
-tokens, D hidden size, V vocabulary, R positions asked for.
+The model's body runs on batches filled to a token budget, longest first; the LM head then runs in chunks, only where a
+scored token is predicted, in float32. What is kept of a chunk are numbers on the CPU, so memory does not grow with the
+number of groups. Shapes: R positions, D hidden size, V vocabulary.
 """
 
 from __future__ import annotations
@@ -10,205 +10,177 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from harness.engines.batching import plan
+from harness.engines import attention, batching, head
+from harness.engines.bodies import BODIES, Reader, load, width
+from harness.engines.layout import Group
+from harness.engines.similarity import Likeness, likeness, products, products_by_tiles
+from harness.errors import MeasurementError
 
-LOGITS_PER_BATCH = 1 << 29
-"""Most logits (R x V) of one batch: 2 GiB at float32."""
-
-ROWS_PER_CHUNK = 1024
-"""Positions whose log-softmax is taken at once; bounds temporary memory."""
-
-
-@dataclass(frozen=True, slots=True)
-class Row:
-    """One sequence, and the part of it that is scored."""
-
-    ids: tuple[int, ...]
-    start: int
-    """Index of the first scored token; at least 1."""
+LOGITS_PER_CHUNK = {"cpu": 1 << 24, "cuda": 1 << 28}
+"""Most logits (R x V) taken at once: 64 MiB and 1 GiB at float32."""
 
 
-def predicting(rows: Sequence[Row]) -> tuple[list[int], list[int]]:
-    """(line, position) of a batch, [R] each: where the scored tokens of its rows are predicted, row by row."""
-    line = [index for index, row in enumerate(rows) for _ in row.ids[row.start :]]
-    position = [column for row in rows for column in range(row.start - 1, len(row.ids) - 1)]
-    return line, position
+@dataclass(slots=True, eq=False)
+class Found:
+    """What one pass found, a place for each group."""
+
+    logprobs: list[list[list[float]]]
+    """For each group and row: log π(token | all tokens before it) of its scored tokens, nats."""
+    likenesses: list[Likeness]
+    """Of each group's first two rows; empty where not asked for."""
+    first: Tensor | None
+    """[groups, V] float32 on the CPU: log π(· | tokens before the first row's first scored token), nats."""
 
 
 @torch.inference_mode()
-def token_logprobs(
+def score(
     model: Any,
-    rows: Sequence[Row],
+    groups: Sequence[Group],
     *,
+    body: str,
     pad: int,
     batch_tokens: int,
+    similarity: bool = False,
+    first: bool = False,
     on_batch: Callable[[list[int]], None] = lambda _: None,
-) -> list[list[float]]:
-    """log π(token | all tokens before it) of every row's tokens from ``start`` on, nats.
+    on_smaller: Callable[[int], None] = lambda _: None,
+) -> Found:
+    """Score every row of every group; the order of the result is the order of ``groups``.
 
-    The order of the result is the order of ``rows``; ``on_batch`` is called with the rows of each finished batch.
+    Args:
+        model: a transformers causal LM in eval mode.
+        groups: what to score, laid out.
+        body: a key of ``bodies.BODIES`` that is right for this model (see ``paths.choose``).
+        pad: any token id; padding is never seen.
+        batch_tokens: tokens of a batch, padding included.
+        similarity: also ``Likeness`` of the first two rows of each group.
+        first: also the distribution at the first row's first scored token.
+        on_batch: told the groups of each finished batch.
+        on_smaller: told the new budget after running out of memory.
+
+    Raises ``MeasurementError`` for similarities of a model whose LM head does not read one hidden state per token.
     """
-    vocabulary = vocabulary_size(model)
-    scored = [len(row.ids) - row.start for row in rows]
-    results: list[list[float]] = [[] for _ in rows]
-    heaviest = max(1, LOGITS_PER_BATCH // vocabulary)
-    for batch in plan([len(row.ids) for row in rows], batch_tokens, scored, heaviest):
-        line, position = predicting([rows[row] for row in batch])
-        target = [token for row in batch for token in rows[row].ids[rows[row].start :]]
-        logits = logits_at(model, [rows[row].ids for row in batch], line, position, pad=pad)
-        values = gather_logprobs(logits, torch.tensor(target, device=logits.device)).tolist()
-        begin = 0
-        for row in batch:
-            results[row] = values[begin : begin + scored[row]]
-            begin += scored[row]
+    logprobs: list[list[list[float]]] = [[] for _ in groups]
+    likenesses: list[Likeness | None] = [None] * len(groups)
+    distribution = torch.empty(len(groups), head.vocabulary_size(model)) if first else None
+
+    def process(batch: list[int]) -> None:
+        together = [groups[number] for number in batch]
+        chunks = _Chunks(model, together, BODIES[body](model, together, pad))
+        chunks.run(similarity=similarity, first=first)
+        for number, values in zip(batch, chunks.logprobs(), strict=True):
+            logprobs[number] = values
+        if distribution is not None:
+            distribution[batch] = torch.stack(chunks.first).cpu()
+        if similarity:
+            for number, numbers in zip(batch, torch.stack(chunks.likenesses).tolist(), strict=True):
+                likenesses[number] = Likeness(*numbers)
         on_batch(batch)
-    return results
 
-
-@torch.inference_mode()
-def next_token_logprobs(
-    model: Any,
-    prompts: Sequence[tuple[int, ...]],
-    *,
-    pad: int,
-    batch_tokens: int,
-    on_batch: Callable[[list[int]], None] = lambda _: None,
-) -> Tensor:
-    """[prompts, V] float32 on the CPU: log π(· | prompt), nats."""
-    vocabulary = vocabulary_size(model)
-    result = torch.empty(len(prompts), vocabulary)
-    most = max(1, LOGITS_PER_BATCH // vocabulary)
-    for batch in plan([len(prompt) for prompt in prompts], batch_tokens, [1] * len(prompts), most):
-        ids = [prompts[row] for row in batch]
-        logits = logits_at(model, ids, list(range(len(ids))), [len(row) - 1 for row in ids], pad=pad)
-        result[batch] = logits.log_softmax(dim=-1).cpu()
-        on_batch(batch)
-    return result
-
-
-def logits_at(
-    model: Any, ids: Sequence[tuple[int, ...]], line: Sequence[int], position: Sequence[int], *, pad: int
-) -> Tensor:
-    """[R, V] float32: the logits at (line, position) of a batch of sequences padded on the right.
-
-    The rows of the last hidden state are picked before they enter the LM head, so the model's own scaling and
-    soft-capping of logits happen as always.
-    """
-    return read_at(model, ids, line, position, pad=pad)[1]
-
-
-def read_at(
-    model: Any, ids: Sequence[tuple[int, ...]], line: Sequence[int], position: Sequence[int], *, pad: int
-) -> tuple[Tensor | None, Tensor]:
-    """([R, D] in the model's dtype: what the LM head reads at (line, position), [R, V] float32: the logits there).
-
-    The hidden state is None for models whose head does not read one row per token.
-    """
-    longest = max(len(row) for row in ids)
-    device = model.get_input_embeddings().weight.device
-    tokens = torch.full((len(ids), longest), pad, dtype=torch.long)
-    mask = torch.zeros((len(ids), longest), dtype=torch.long)
-    for index, row in enumerate(ids):
-        tokens[index, : len(row)] = torch.tensor(row, dtype=torch.long)
-        mask[index, : len(row)] = 1
-    lines, positions = torch.tensor(line, device=device), torch.tensor(position, device=device)
-    head = model.get_output_embeddings()
-    picked: list[Tensor] = []
-
-    def pick(_: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        hidden = args[0]  # [B, T, D]
-        if hidden.shape[:2] != tokens.shape:
-            return args
-        picked.append(hidden[lines, positions])
-        return (picked[-1].unsqueeze(0), *args[1:])  # [1, R, D]
-
-    hook = head.register_forward_pre_hook(pick) if head is not None else None
-    try:
-        with float32_head(model):
-            logits: Tensor = model(
-                input_ids=tokens.to(device), attention_mask=mask.to(device), use_cache=False, return_dict=True
-            ).logits
-    finally:
-        if hook is not None:
-            hook.remove()
-    if picked:
-        return picked[-1], logits[0].float()
-    return None, logits[lines, positions].float()
-
-
-def gather_logprobs(logits: Tensor, target: Tensor) -> Tensor:
-    """[R] log-softmax of ``logits`` [R, V] at ``target`` [R]."""
-    chunks = zip(torch.split(logits, ROWS_PER_CHUNK), torch.split(target, ROWS_PER_CHUNK), strict=True)
-    return torch.cat([z.log_softmax(dim=1).gather(1, y[:, None])[:, 0] for z, y in chunks])
+    with prepared(model, body), head.float32(model):
+        loads, widths = [load(body, group) for group in groups], [width(body, group) for group in groups]
+        batching.run(loads, batch_tokens, process, widths, on_smaller)
+    return Found(logprobs, [item for item in likenesses if item is not None], distribution)
 
 
 @contextmanager
-def float32_head(model: Any) -> Iterator[None]:
-    """Inside, a half-precision LM head multiplies exactly and returns float32 logits.
-
-    Only plain linear maps onto the vocabulary are touched, wherever an adapter has put them; others stay as they are.
-    """
-    head = model.get_output_embeddings()
-    vocabulary = vocabulary_size(model)
-    linears = [
-        module
-        for module in (head.modules() if head is not None else ())
-        if type(module) is nn.Linear
-        and module.out_features == vocabulary
-        and module.weight.dtype in (torch.bfloat16, torch.float16)
-        and "forward" not in vars(module)
-    ]
-    for linear in linears:
-        linear.forward = _Float32Linear(linear)  # type: ignore[assignment, method-assign]
-    try:
+def prepared(model: Any, body: str) -> Iterator[None]:
+    """Inside, the model attends as the body needs it."""
+    if body == "packed":
+        with attention.installed(model):
+            yield
+    else:
         yield
-    finally:
-        for linear in linears:
-            del linear.forward
 
 
-class _Float32Linear:
-    """y = x Wᵀ + b with float32 accumulation and result, from half-precision x and W."""
+class _Chunks:
+    """The LM head's part of one batch: needed tokens are read in chunks that hold whole groups where these fit."""
 
-    def __init__(self, linear: nn.Linear) -> None:
-        self._linear = linear
+    def __init__(self, model: Any, groups: Sequence[Group], reader: Reader) -> None:
+        self._groups = groups
+        self._reader = reader
+        self._begins = list(accumulate((len(group.needed) for group in groups), initial=0))
+        device = model.get_input_embeddings().weight.device
+        most = LOGITS_PER_CHUNK["cuda" if device.type == "cuda" else "cpu"]
+        self._rows = max(1, most // head.vocabulary_size(model))
+        reads = zip(self._begins, groups, strict=False)
+        self._at = torch.tensor([begin + at for begin, group in reads for row in group.reads for at in row])
+        self._target = torch.tensor([token for group in groups for row in group.rows for token in row.scored])
+        self._values = torch.empty(len(self._at))
+        self.first: list[Tensor] = []
+        self.likenesses: list[Tensor] = []
 
-    def __call__(self, x: Tensor) -> Tensor:
-        weight, bias = self._linear.weight, self._linear.bias
-        if x.is_cuda and x.dtype == weight.dtype:
-            y = torch.mm(x.flatten(0, -2), weight.T, out_dtype=torch.float32).view(*x.shape[:-1], -1)
-        else:
-            y = nn.functional.linear(x.float(), weight.float())
-        return y if bias is None else y + bias.float()
+    def run(self, *, similarity: bool, first: bool) -> None:
+        for members in self._together():
+            begin, end = self._begins[members.start], self._begins[members.stop]
+            if end - begin <= self._rows:
+                self._whole(members, begin, end, similarity=similarity, first=first)
+            else:
+                self._parts(self._groups[members.start], begin, end, similarity=similarity, first=first)
+
+    def logprobs(self) -> list[list[list[float]]]:
+        """For each group and row."""
+        values = iter(self._values.tolist())
+        return [[[next(values) for _ in row.scored] for row in group.rows] for group in self._groups]
+
+    def _together(self) -> list[range]:
+        """Consecutive groups that fill a chunk; one that is larger stands alone."""
+        chunks = [range(1)]
+        for number in range(1, len(self._groups)):
+            if self._begins[number + 1] - self._begins[chunks[-1].start] <= self._rows:
+                chunks[-1] = range(chunks[-1].start, number + 1)
+            else:
+                chunks.append(range(number, number + 1))
+        return chunks
+
+    def _whole(self, members: range, begin: int, end: int, *, similarity: bool, first: bool) -> None:
+        read, logits = self._reader(slice(begin, end))
+        log_probs = self._keep(logits, begin, end)
+        if first:
+            for number in members:
+                self.first.append(log_probs[self._begins[number] - begin + self._groups[number].reads[0][0]].clone())
+        if similarity:
+            probabilities = log_probs.exp_()
+            for number in members:
+                part = slice(self._begins[number] - begin, self._begins[number + 1] - begin)
+                gram, picked = products(self._groups[number], probabilities[part])
+                self.likenesses.append(likeness(self._groups[number], _seen(read)[part], gram, picked))
+
+    def _parts(self, group: Group, begin: int, end: int, *, similarity: bool, first: bool) -> None:
+        """A group whose logits do not fit at once."""
+        reads: list[Tensor] = []
+        parts = [slice(at, min(at + self._rows, end)) for at in range(begin, end, self._rows)]
+        for part in parts:
+            read, logits = self._reader(part)
+            log_probs = self._keep(logits, part.start, part.stop)
+            at = begin + group.reads[0][0]
+            if first and part.start <= at < part.stop:
+                self.first.append(log_probs[at - part.start].clone())
+            if similarity:
+                reads.append(_seen(read))
+        if similarity:
+            tiles = [slice(part.start - begin, part.stop - begin) for part in parts]
+            gram, picked = products_by_tiles(
+                group, lambda tile: self._reader(slice(begin + tile.start, begin + tile.stop))[1].softmax(-1), tiles
+            )
+            self.likenesses.append(likeness(group, torch.cat(reads), gram, picked))
+
+    def _keep(self, logits: Tensor, begin: int, end: int) -> Tensor:
+        """Keep log π of the tokens predicted in [begin, end); returns log π [R, V]."""
+        log_probs = logits.log_softmax(dim=-1)
+        mine = ((self._at >= begin) & (self._at < end)).nonzero()[:, 0]
+        at, target = (self._at[mine] - begin).to(logits.device), self._target[mine].to(logits.device)
+        self._values[mine] = log_probs[at, target].cpu()
+        return log_probs
 
 
-def vocabulary_size(model: Any) -> int:
-    """V: how many logits the model gives."""
-    head = model.get_output_embeddings()
-    size: int = head.weight.shape[0] if head is not None else model.config.get_text_config().vocab_size
-    return size
-
-
-def unembedding(model: Any) -> Tensor:
-    """W [V, D] float32: the LM head's weights, an adapter's change to them included."""
-    head = model.get_output_embeddings()
-    weight: Tensor = head.weight.detach().float()
-    if hasattr(head, "get_delta_weight"):
-        for adapter in head.active_adapters:
-            if adapter in getattr(head, "lora_A", {}):
-                weight = weight + head.get_delta_weight(adapter).float()
-    return weight
-
-
-@torch.inference_mode()
-def directions(model: Any, pairs: Sequence[tuple[int, int]]) -> Tensor:
-    """[pairs, V] float32 on the CPU: ⟨W_z, W_chosen − W_rejected⟩ for every token z."""
-    weight = unembedding(model)
-    chosen = torch.tensor([pair[0] for pair in pairs], device=weight.device)
-    rejected = torch.tensor([pair[1] for pair in pairs], device=weight.device)
-    return ((weight[chosen] - weight[rejected]) @ weight.T).cpu()
+def _seen(read: Tensor | None) -> Tensor:
+    if read is None:
+        raise MeasurementError("this model's LM head does not read one hidden state per token: no similarities")
+    return read

@@ -12,22 +12,19 @@ G = Σ_k (e_{y_k} − π(·|x, y_<k)) h_kᵀ:
 G is the gradient of log π(y|x) with respect to the LM head's weights W [V, D], from a forward pass alone, because
 ⟨G, G'⟩ = Σ_kl ⟨e_{y_k} − π_k, e_{y'_l} − π'_l⟩ ⟨h_k, h'_l⟩; CHES has every such coefficient set to one. (Where a model
 scales or caps its logits, the gradient has that factor besides.) ‖G⁺‖², ⟨G⁺, G⁻⟩ and ‖G⁻‖² are the LM-head block of
-gradient entanglement (Yuan et al., arXiv 2410.13828). Shapes: n tokens, D hidden size, V vocabulary.
+gradient entanglement (Yuan et al., arXiv 2410.13828). Shapes: U tokens of a group whose hidden states are read,
+n tokens of a response, D hidden size, V vocabulary.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from harness.engines import scoring
-from harness.engines.batching import plan
-from harness.engines.tokens import TokenisedPair
-from harness.errors import MeasurementError
+from harness.engines.layout import Group
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,76 +45,70 @@ class Likeness:
     """‖G⁻‖²."""
 
 
-@torch.inference_mode()
-def likenesses(
-    model: Any,
-    pairs: Sequence[TokenisedPair],
-    *,
-    pad: int,
-    batch_tokens: int,
-    on_batch: Callable[[int], None] = lambda _: None,
-) -> list[Likeness]:
-    """The inner products of each pair, in the order of ``pairs``; inner products are summed in float64.
+def likeness(group: Group, read: Tensor, gram: Tensor, picked: Tensor) -> Tensor:
+    """[6] float64: the fields of ``Likeness`` for the group's first two rows, chosen and rejected.
 
-    Both responses of a pair go through the model in one batch. Raises ``MeasurementError`` for a model whose LM head
-    does not read one hidden state per token.
+    Args:
+        group: which of the needed tokens predict which response.
+        read: [U, D] what the LM head reads, any dtype; summed in float64.
+        gram: [U, U] ⟨π, π'⟩.
+        picked: [U, n⁺ + n⁻] every π at the tokens of the chosen, then of the rejected response.
     """
-    rows = [
-        (
-            scoring.Row(pair.chosen_prompt + pair.chosen, len(pair.chosen_prompt)),
-            scoring.Row(pair.rejected_prompt + pair.rejected, len(pair.rejected_prompt)),
-        )
-        for pair in pairs
-    ]
-    scored = [len(pair.chosen) + len(pair.rejected) for pair in pairs]
-    heaviest = max(1, scoring.LOGITS_PER_BATCH // scoring.vocabulary_size(model))
-    results: list[Likeness | None] = [None] * len(pairs)
-    lengths = [2 * max(len(row.ids) for row in both) for both in rows]
-    for batch in plan(lengths, batch_tokens, scored, heaviest):
-        together = [row for number in batch for row in rows[number]]
-        line, position = scoring.predicting(together)
-        hidden, logits = scoring.read_at(model, [row.ids for row in together], line, position, pad=pad)
-        if hidden is None:
-            raise MeasurementError("this model's LM head does not read one hidden state per token: no similarities")
-        begin = 0
-        for number in batch:
-            pair = pairs[number]
-            middle, end = begin + len(pair.chosen), begin + scored[number]
-            results[number] = _likeness(
-                _Response(hidden[begin:middle], logits[begin:middle], pair.chosen),
-                _Response(hidden[middle:end], logits[middle:end], pair.rejected),
-            )
-            begin = end
-        on_batch(len(batch))
-    assert all(item is not None for item in results)
-    return [item for item in results if item is not None]
+    hidden = read.double()
+    inner = hidden @ hidden.T
+    chosen, rejected = (torch.tensor(rows, device=read.device) for rows in group.reads[:2])
+    tokens = torch.tensor(group.rows[0].scored + group.rows[1].scored, device=read.device)
+    at = {0: slice(0, len(chosen)), 1: slice(len(chosen), None)}
+    rows = {0: chosen, 1: rejected}
 
+    def gradient(one: int, other: int) -> Tensor:
+        """⟨G, G'⟩ by its coefficients [n, n']: ⟨e_y − π, e_y' − π'⟩ = [y = y'] − π'(y) − π(y') + ⟨π, π'⟩."""
+        across = (rows[one][:, None], rows[other][None, :])
+        same = (tokens[at[one]][:, None] == tokens[at[other]][None, :]).double()
+        theirs = picked[rows[other]][:, at[one]].T.double()
+        ours = picked[rows[one]][:, at[other]].double()
+        return ((same - theirs - ours + gram[across].double()) * inner[across]).sum()
 
-class _Response:
-    """One response: hidden states [n, D] float64, probabilities [n, V] float32, tokens [n]."""
-
-    def __init__(self, hidden: Tensor, logits: Tensor, tokens: Sequence[int]) -> None:
-        self.hidden = hidden.double()
-        self.probabilities = logits.softmax(dim=-1)
-        self.tokens = torch.tensor(tokens, device=logits.device)
-
-
-def _likeness(chosen: _Response, rejected: _Response) -> Likeness:
-    sum_chosen, sum_rejected = chosen.hidden.sum(0), rejected.hidden.sum(0)
-    return Likeness(
-        sum_inner=float(sum_chosen @ sum_rejected),
-        sum_norm=float(sum_chosen @ sum_chosen),
-        last_inner=float(chosen.hidden[-1] @ rejected.hidden[-1]),
-        gradient_chosen=_gradient_inner(chosen, chosen),
-        gradient_inner=_gradient_inner(chosen, rejected),
-        gradient_rejected=_gradient_inner(rejected, rejected),
+    sum_chosen, sum_rejected = hidden[chosen].sum(0), hidden[rejected].sum(0)
+    return torch.stack(
+        [
+            sum_chosen @ sum_rejected,
+            sum_chosen @ sum_chosen,
+            inner[chosen[-1], rejected[-1]],
+            gradient(0, 0),
+            gradient(0, 1),
+            gradient(1, 1),
+        ]
     )
 
 
-def _gradient_inner(one: _Response, other: _Response) -> float:
-    """⟨G, G'⟩ by its coefficients [n, n']: ⟨e_y − π, e_y' − π'⟩ = [y = y'] − π'(y) − π(y') + ⟨π, π'⟩."""
-    same = (one.tokens[:, None] == other.tokens[None, :]).double()
-    theirs = other.probabilities[:, one.tokens].T.double()
-    ours = one.probabilities[:, other.tokens].double()
-    both = (one.probabilities @ other.probabilities.T).double()
-    return float(((same - theirs - ours + both) * (one.hidden @ other.hidden.T)).sum())
+def products(group: Group, probabilities: Tensor) -> tuple[Tensor, Tensor]:
+    """(gram [U, U], picked [U, n⁺ + n⁻]) from all probabilities [U, V] of a group; see ``likeness``."""
+    half = len(probabilities) // 2
+    top = probabilities[:half] @ probabilities.T
+    low = probabilities[half:] @ probabilities[half:].T
+    gram = torch.cat([top, torch.cat([top[:, half:].T, low], dim=1)])
+    return gram, probabilities[:, _tokens(group, probabilities.device)]
+
+
+def products_by_tiles(
+    group: Group, probabilities: Callable[[slice], Tensor], tiles: Sequence[slice]
+) -> tuple[Tensor, Tensor]:
+    """The same where all probabilities of a group would not fit: two tiles [u, V] are held at a time."""
+    size = len(group.needed)
+    gram = picked = torch.empty(0)
+    for number, tile in enumerate(tiles):
+        ours = probabilities(tile)
+        if not number:
+            tokens = _tokens(group, ours.device)
+            gram, picked = ours.new_empty(size, size), ours.new_empty(size, len(tokens))
+        picked[tile] = ours[:, tokens]
+        gram[tile, tile] = ours @ ours.T
+        for other in tiles[number + 1 :]:
+            gram[tile, other] = ours @ probabilities(other).T
+            gram[other, tile] = gram[tile, other].T
+    return gram, picked
+
+
+def _tokens(group: Group, device: torch.device) -> Tensor:
+    return torch.tensor(group.rows[0].scored + group.rows[1].scored, device=device)

@@ -14,19 +14,9 @@ import numpy as np
 import pytest
 import torch
 from peers import lm_eval_logprobs, trl_rows
-from transformers import (
-    AutoModelForCausalLM,
-    Gemma2Config,
-    Gemma2ForCausalLM,
-    GPT2Config,
-    GPT2LMHeadModel,
-    GraniteConfig,
-    GraniteForCausalLM,
-)
+from transformers import AutoModelForCausalLM
 
 from harness.domain import PreferencePair
-from harness.engines import scoring
-from harness.engines.batching import Countdown, plan
 from harness.engines.model import HfModel
 from harness.errors import MeasurementError
 
@@ -81,57 +71,6 @@ def test_batch_size_and_order_do_not_matter(
             (score.rejected, expected[score.pair_id].rejected),
         ):
             np.testing.assert_allclose(ours.token_logprobs, theirs.token_logprobs, rtol=0, atol=TOLERANCE)
-
-
-def test_the_padding_token_does_not_matter(model: HfModel) -> None:
-    rows = [scoring.Row((1, 2, 9, 10, 11), 3), scoring.Row((1, 2), 1)]
-    results = [scoring.token_logprobs(model._module, rows, pad=pad, batch_tokens=100) for pad in (0, 4, 319)]
-    assert results[0] == results[1] == results[2]
-
-
-def gemma2() -> Any:
-    """Soft-capped logits and attention, sliding windows, tied embeddings scaled at the input."""
-    config = Gemma2Config(
-        vocab_size=320, hidden_size=64, intermediate_size=96, num_hidden_layers=2, num_attention_heads=2,
-        num_key_value_heads=1, head_dim=32, sliding_window=8, final_logit_softcapping=2.0, initializer_range=0.15,
-        max_position_embeddings=192,
-    )  # fmt: skip
-    return Gemma2ForCausalLM(config)
-
-
-def granite() -> Any:
-    """Logits divided by a constant."""
-    config = GraniteConfig(
-        vocab_size=320, hidden_size=64, intermediate_size=96, num_hidden_layers=2, num_attention_heads=2,
-        num_key_value_heads=1, logits_scaling=3.0, initializer_range=0.15, max_position_embeddings=192,
-    )  # fmt: skip
-    return GraniteForCausalLM(config)
-
-
-def gpt2() -> Any:
-    """Learned positions."""
-    return GPT2LMHeadModel(
-        GPT2Config(vocab_size=320, n_embd=64, n_layer=2, n_head=2, n_positions=192, initializer_range=0.15)
-    )
-
-
-@pytest.mark.parametrize("build", [gemma2, granite, gpt2])
-def test_other_architectures_equal_the_naive_loop(
-    bench: Any, opened: Callable[..., HfModel], pairs: list[PreferencePair], build: Callable[[], Any]
-) -> None:
-    torch.manual_seed(5)
-    module = build().eval()
-    model = opened(bench.save(build.__name__, module))
-    assert largest_difference(model, module, pairs) < TOLERANCE
-
-
-def test_a_model_without_a_head_module_is_scored_too(model: HfModel, monkeypatch: pytest.MonkeyPatch) -> None:
-    rows = [scoring.Row((1, 2, 9, 10, 11), 3), scoring.Row((1, 2), 1)]
-    expected = scoring.token_logprobs(model._module, rows, pad=0, batch_tokens=100)
-    monkeypatch.setattr(model._module, "get_output_embeddings", lambda: None)
-    assert scoring.token_logprobs(model._module, rows, pad=0, batch_tokens=100) == pytest.approx(
-        [pytest.approx(row, abs=TOLERANCE) for row in expected]
-    )
 
 
 def test_half_precision_weights_get_a_float32_head(
@@ -252,28 +191,6 @@ def test_progress_counts_every_pair_once(
     assert sum(told) == len(pairs)
     assert len(told) > 1
     assert min(told) > 0
-
-
-def test_plan_keeps_every_row_once_within_the_budget() -> None:
-    generator = random.Random(0)
-    lengths = [generator.randint(1, 50) for _ in range(200)]
-    weights = [generator.randint(1, 10) for _ in range(200)]
-    batches = plan(lengths, 120, weights, 20)
-    assert sorted(row for batch in batches for row in batch) == list(range(200))
-    for batch in batches:
-        assert max(lengths[row] for row in batch) * len(batch) <= 120
-        assert len(batch) == 1 or sum(weights[row] for row in batch) <= 20
-    assert [len(batch) for batch in plan([500, 3, 3], 100)] == [1, 2], "a row that is too large goes alone"
-    assert plan([], 100) == []
-
-
-def test_countdown_reports_an_item_when_its_last_row_is_done() -> None:
-    told: list[int] = []
-    countdown = Countdown([0, 0, 1, 1], told.append)
-    countdown.finished([0, 2])
-    countdown.finished([3])
-    countdown.finished([1])
-    assert told == [1, 1]
 
 
 def test_scoring_leaves_no_hooks(model: HfModel, pairs: list[PreferencePair]) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
-from dataclasses import astuple
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from harness.domain import PairSimilarity, PreferencePair
+from harness.engines import scoring
 from harness.engines.model import HfModel
 from harness.errors import MeasurementError
 
@@ -119,16 +119,15 @@ def test_a_pair_longer_than_the_context_is_named(model: HfModel) -> None:
 
 
 def test_nan_is_refused(model: HfModel, pairs: list[PreferencePair], monkeypatch: pytest.MonkeyPatch) -> None:
-    from harness.engines import similarity
+    likeness = scoring.likeness
 
-    likeness = similarity._likeness
+    def broken(*arguments: Any) -> torch.Tensor:
+        values = likeness(*arguments)
+        values[0] = float("nan")
+        return values
 
-    def broken(*responses: Any) -> similarity.Likeness:
-        values = astuple(likeness(*responses))
-        return similarity.Likeness(float("nan"), *values[1:])
-
-    monkeypatch.setattr(similarity, "_likeness", broken)
-    with pytest.raises(MeasurementError, match="not finite on pair 'pair-0'"):
+    monkeypatch.setattr(scoring, "likeness", broken)
+    with pytest.raises(MeasurementError, match="a similarity that is not finite on pair 'pair-0'"):
         ask.similarities(model, pairs)
 
 
