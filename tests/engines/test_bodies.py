@@ -307,3 +307,38 @@ def test_a_model_without_a_head_module_is_scored_but_not_compared(
         assert apart(scored(model, groups, body), expected) < TOLERANCE
         with pytest.raises(MeasurementError, match="does not read one hidden state per token"):
             scored(model, groups, body, similarity=True)
+
+
+def slow_varlen(q: Any, k: Any, v: Any, ends_q: Any, ends_k: Any, longest_q: int, longest_k: int, **how: Any) -> Any:
+    """What torch.nn.attention.varlen.varlen_attn is documented to do, one segment and one head at a time."""
+    left, right = how["window_size"]
+    assert right == 0, "causal"
+    assert how["enable_gqa"] == (q.shape[1] != k.shape[1])
+    assert longest_q == int((ends_q[1:] - ends_q[:-1]).max())
+    assert longest_k == int((ends_k[1:] - ends_k[:-1]).max())
+    out = torch.empty(q.shape[0], q.shape[1], v.shape[2])
+    for n in range(len(ends_q) - 1):
+        queries, keys = slice(ends_q[n], ends_q[n + 1]), slice(ends_k[n], ends_k[n + 1])
+        count_q, count_k = ends_q[n + 1] - ends_q[n], ends_k[n + 1] - ends_k[n]
+        at = torch.arange(count_q)[:, None] + count_k - count_q  # aligned at the bottom right
+        seen = torch.arange(count_k)[None, :] <= at
+        if left >= 0:
+            seen &= torch.arange(count_k)[None, :] >= at - left
+        for one in range(q.shape[1]):
+            kv = one * k.shape[1] // q.shape[1]
+            scores = (q[queries, one] @ k[keys, kv].T * (how["scale"] or q.shape[2] ** -0.5)).masked_fill(~seen, -1e9)
+            out[queries, one] = scores.softmax(-1) @ v[keys, kv]
+    return out
+
+
+@pytest.mark.parametrize("name", ["llama", "mistral", "gemma3", "qwen3-window", "granite"])
+def test_the_variable_length_kernel_is_asked_the_right_question(
+    name: str, groups: list[Group], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The kernel itself needs CUDA; that it gets the right segments, keys, windows and scales does not."""
+    import torch.nn.attention.varlen as varlen
+
+    model = architectures.build(name)
+    monkeypatch.setattr(attention, "_has_varlen", lambda q: True)
+    monkeypatch.setattr(varlen, "varlen_attn", slow_varlen)
+    assert apart(scored(model, groups, "packed"), naive(model, groups)) < TOLERANCE
