@@ -140,12 +140,14 @@ class LimitSource(_Strict):
     """One requirement."""
 
     id: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", description="unique; becomes the case id")
-    metric: str = Field(description="a metric of DESIGN section 5, or one declared under 'metrics'")
+    metric: str = Field(description="a built-in metric (harness.policy.METRICS), or one declared under 'metrics'")
     corpus: str = Field(description="a key of 'corpora'")
     max: float | None = Field(None, description="the metric must stay at or below")
     min: float | None = Field(None, description="the metric must stay at or above")
     severity: Literal["block", "warn"] = "block"
-    unit: str | None = None
+    unit: str | None = Field(
+        None, description="one that the metric has, e.g. nats, nats/token, 'per token'; default: its first"
+    )
     alpha: float | None = Field(None, gt=0, lt=0.5, description="one-sided error; default: the policy's")
     max_unreadable: float | None = Field(None, ge=0, lt=1)
 
@@ -171,7 +173,11 @@ class PolicyFile(_Strict):
     )
     metrics: dict[str, MetricSource] = Field(default_factory=dict, description="metrics of your own")
     beta: float | None = Field(
-        None, gt=0, allow_inf_nan=False, description="DPO's β; default: what each candidate's training recorded"
+        None,
+        gt=0,
+        allow_inf_nan=False,
+        description="DPO's β, needed by dpo_loss, rdpo_loss, npo_weight, idealised_ranking_accuracy and alignment_gap; "
+        "scales reward_margin; default: what each candidate's training recorded",
     )
     label_flip_rate: float | None = Field(
         None, ge=0, lt=0.5, description="share of pairs whose labels are believed to be swapped; required by rdpo_loss"

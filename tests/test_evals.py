@@ -1,14 +1,18 @@
 """The main job on the shipped organism, as a user runs it: real checkpoints, engine, judge, probes, gate, report."""
 
+import json
 import os
 import subprocess
 import sys
 from pathlib import Path
 
+import pandas as pd
 import pytest
+import yaml
 
 from harness import record
 from harness.domain import Decision, Outcome
+from harness.policy import METRICS, Work
 
 ROOT = Path(__file__).parents[1]
 ORGANISM = "fixtures/organism"
@@ -57,6 +61,39 @@ def test_displaced_refusals_are_blocked_by_the_limits_they_break(tmp_path, name)
     assert {"refusal-drop", "harmful-answers"} <= failed
     assert outcomes(run, name)["margin"] is Outcome.PASS, "what DPO optimises looks fine"
     assert f"BLOCK  {name}" in text
+
+
+def test_every_metric_of_pairs_has_a_case_and_an_answer(tmp_path):
+    """All at once, with what the opt-in ones need: a β, a flip rate, third responses and rater shares."""
+    rows = [json.loads(line) for line in (ROOT / "fixtures/preferences/refusals.jsonl").read_text().splitlines()[:24]]
+    for number, row in enumerate(rows):
+        row |= {"others": [rows[number - 1]["chosen"], "Yes."][: number % 3], "rater_share": (number % 5) / 4}
+    (tmp_path / "pairs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    asked = [
+        (f"{name}-{unit.replace(' ', '-').replace('/', '-')}", name, unit, metric.bound)
+        for name, metric in METRICS.items()
+        if metric.works[0].corpus_kind == "pairs" and Work.FIRST_TOKENS not in metric.works
+        for unit in metric.units
+    ]
+    limits = [
+        {"id": key, "metric": name, "corpus": "pairs", "unit": unit, "min" if bound == "min" else "max": 0.5}
+        for key, name, unit, bound in asked
+    ]
+    plan = {"corpora": {"pairs": {"path": "pairs.jsonl"}}, "limits": limits}
+    (tmp_path / "policy.yaml").write_text(
+        yaml.safe_dump(plan | {"beta": 0.1, "label_flip_rate": 0.1, "gradient_pairs": 4})
+    )
+    _, text, run = gate(tmp_path, "dpo-displaced", arguments=(f"--policy={tmp_path}/policy.yaml",))
+    found = {finding.limit.id: finding for finding in run.findings}
+    assert found.keys() == {key for key, *_ in asked}, text
+    for key, finding in found.items():
+        assert finding.measurement is not None, finding.reason
+        assert not finding.measurement.problem, finding.reason
+        pairs = {"full_both_fall_share": 4, "other_logprob_change": 16}.get(finding.limit.metric, 24)
+        assert finding.measurement.n == pairs, key
+    training = pd.read_parquet(tmp_path / "run" / "tables" / "dpo-displaced" / "pairs.training.parquet")
+    assert training.pair_id.tolist() == [row["id"] for row in rows]
+    assert set(training.pair_type) == {""}, "the policy names no judge"
 
 
 def test_the_adapter_is_the_merged_model(tmp_path):
@@ -116,7 +153,7 @@ def test_collecting_is_quick_and_needs_no_torch():
         text=True,
     )
     assert done.returncode == 0
-    assert "9 tests collected" in done.stdout
+    assert "13 tests collected" in done.stdout
     imported = {line.rsplit("|", 1)[-1].strip() for line in done.stderr.splitlines() if "|" in line}
     assert imported
     assert not imported & {"torch", "transformers", "peft", "scipy.stats", "statsmodels"}

@@ -7,7 +7,7 @@ values (Gaffke's bound, ``intervals.py``); only unbounded values (log-probabilit
 """
 
 from harness.stats.decisions import holm, items_needed, measurement, p_broken
-from harness.stats.intervals import Estimate, mean, paired_difference, proportion, ratio, unusable
+from harness.stats.intervals import Estimate, mean, paired_difference, proportion, rank_correlation, ratio, unusable
 
 __all__ = [
     "Estimate",
@@ -18,6 +18,7 @@ __all__ = [
     "p_broken",
     "paired_difference",
     "proportion",
+    "rank_correlation",
     "ratio",
     "unusable",
 ]

@@ -1,4 +1,4 @@
-"""Estimates with one-sided bounds: ``proportion``, ``paired_difference``, ``mean`` and ``ratio``.
+"""Estimates with one-sided bounds: ``proportion``, ``paired_difference``, ``mean``, ``ratio``, ``rank_correlation``.
 
 **Clopper-Pearson** (Biometrika 26, 1934) bounds a share from k hits in n by quantiles of the beta distribution: the
 upper bound is the (1 - alpha) quantile of Beta(k + 1, n - k). Its error never exceeds alpha.
@@ -36,6 +36,8 @@ SEED = 241008847
 """Their seed: the same values give the same interval."""
 MAX_DISTINCT = 1_024
 """More distinct values than this are rounded outward into as many groups, which only widens the interval."""
+MIN_RANKED = 10
+"""Fewer items than this have no rank correlation: coverage was measured from here on."""
 
 
 def _nan(_: float) -> float:
@@ -340,6 +342,90 @@ def ratio(numerators: Sequence[float] | Floats, denominators: Sequence[float] | 
         return (middle + sign * math.sqrt(max(middle**2 - square * constant, 0.0))) / square
 
     return Estimate(mean_a / mean_b, n, "Fieller", lambda alpha: root(alpha, -1), lambda alpha: root(alpha, 1))
+
+
+# ---------------------------------------------------------------- rank correlation
+
+
+def rank_correlation(x: Sequence[float] | Floats, y: Sequence[float] | Floats) -> Estimate:
+    """Spearman's ρ between x and y over the same items [n]; ties get their mean rank.
+
+    Bounds: the wider of two intervals on Fisher's scale atanh ρ. Bonett and Wright's (Psychometrika 65, 2000): normal
+    quantiles, variance (1 + ρ²/2)/(n - 3); and Student's t with n - 3 degrees of freedom times the error that ρ's
+    influence function shows in these data. At ρ = ±1 the far bound starts half a step of ρ (6/(n³ - n)) inside.
+
+    One-sided coverage at a nominal 95 %, the worse of the two sides, simulated (2000 runs, standard error 0.5 points)
+    with 10, 20 and 60 items at true ρ from 0 to -0.95: normal values 94.4 % or more; rounded ones, with many ties,
+    95.0 % (91.7 % with 10 items at -0.88); spread that grows with x 92.8 %; heavy tails that come together (t with two
+    degrees of freedom) 94.6 % up to -0.46, 93.5 % at -0.76, 91.2 % at -0.93. Bonett and Wright's interval alone is made
+    for normal values: in the last two kinds it covered down to 90.6 and 84.9 %, and no better with more items.
+
+    Unusable (with a ``problem``): fewer than ``MIN_RANKED`` items, or all values of one list equal. Raises
+    ``MeasurementError`` for NaN or infinite values, ``ValueError`` for lists of different lengths.
+    """
+    from scipy.special import ndtri, stdtrit
+    from scipy.stats import spearmanr
+
+    a, b = np.asarray(x, dtype=np.float64), np.asarray(y, dtype=np.float64)
+    if a.shape != b.shape or a.ndim != 1:
+        raise ValueError(f"a rank correlation needs two equally long lists, not shapes {a.shape} and {b.shape}")
+    n = a.size
+    bad = int(np.count_nonzero(~(np.isfinite(a) & np.isfinite(b))))
+    if bad:
+        raise MeasurementError(f"{bad} of {n} items are NaN or infinite")
+    if n < MIN_RANKED:
+        return unusable(f"a rank correlation needs at least {MIN_RANKED} items, not {n}", n=n)
+    for values in (a, b):
+        if values.min() == values.max():
+            return unusable(f"all {n} values equal {values[0]:g}: there is nothing to rank", n=n)
+    rho = float(spearmanr(a, b).statistic)
+    edge = 1 - 6 / (n**3 - n)
+    inside = min(max(rho, -edge), edge)
+    centre = math.atanh(inside)
+    normal = math.sqrt((1 + inside**2 / 2) / (n - 3))
+    seen = math.sqrt(float(np.sum(_rank_influence(a, b) ** 2)) / (n * (n - 3))) / (1 - inside**2)
+
+    def reach(alpha: float) -> float:
+        wide, narrow = -normal * float(ndtri(alpha)), -seen * float(stdtrit(n - 3, alpha))
+        return max(wide, narrow) if alpha < 0.5 else min(wide, narrow)
+
+    def low(alpha: float) -> float:
+        return rho if rho < -edge else math.tanh(centre - reach(alpha))
+
+    def high(alpha: float) -> float:
+        return rho if rho > edge else math.tanh(centre + reach(alpha))
+
+    return Estimate(rho, n, "Bonett and Wright's and Student's t on Fisher's scale, the wider", low, high)
+
+
+def _rank_influence(x: Floats, y: Floats) -> Floats:
+    """[n] how fast Spearman's ρ grows with each item's weight.
+
+    With a and b the centred mid-ranks over n, ρ = C / sqrt(A B), C = mean(a b), A = mean(a²), B = mean(b²). More weight
+    on item i changes C by its own a_i b_i, and by moving the ranks of the items above it; likewise A and B.
+    """
+    a, b = _centred_ranks(x), _centred_ranks(y)
+    c, square_a, square_b = np.mean(a * b), np.mean(a * a), np.mean(b * b)
+    change = a * b - 3 * c + _mean_above(x, b) + _mean_above(y, a)
+    change_a = a * a - 3 * square_a + 2 * _mean_above(x, a)
+    change_b = b * b - 3 * square_b + 2 * _mean_above(y, b)
+    root = math.sqrt(square_a * square_b)
+    return np.asarray(change / root - c / root / 2 * (change_a / square_a + change_b / square_b), dtype=np.float64)
+
+
+def _centred_ranks(x: Floats) -> Floats:
+    """[n] share of items below each, ties counted half, minus a half: the mean is 0."""
+    ordered = np.sort(x)
+    below, upto = np.searchsorted(ordered, x, "left"), np.searchsorted(ordered, x, "right")
+    return np.asarray((below + upto) / (2 * x.size) - 0.5, dtype=np.float64)
+
+
+def _mean_above(x: Floats, values: Floats) -> Floats:
+    """[n] for each item: the sum of ``values`` [n] of the items with a larger x, ties counted half, over n."""
+    order = np.argsort(x, kind="stable")
+    ordered, sums = x[order], np.concatenate([[0.0], np.cumsum(values[order])])
+    below, upto = np.searchsorted(ordered, x, "left"), np.searchsorted(ordered, x, "right")
+    return np.asarray((sums[-1] - (sums[below] + sums[upto]) / 2) / x.size, dtype=np.float64)
 
 
 def _check_counts(n: int, *counts: int) -> None:

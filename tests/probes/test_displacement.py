@@ -1,4 +1,4 @@
-"""Displacement probes on four pairs whose numbers are worked out in the comments."""
+"""Displacement probes on the four pairs of ``by_hand.py``, and on others made for one question."""
 
 from __future__ import annotations
 
@@ -8,46 +8,15 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from probes.by_hand import CANDIDATE, REFERENCE, fallen, limit, response, score
 from scipy import stats as scipy_stats
 
-from harness.domain import Limit, PairScore, ResponseScore
+from harness.domain import PairScore, ResponseScore
 from harness.errors import MeasurementError, PolicyError
 from harness.probes import displacement
-from harness.stats import mean, paired_difference, proportion, ratio
+from harness.probes.scored_pairs import PairRow, table
+from harness.stats import mean, proportion, ratio
 
-
-def limit(metric: str, maximum: float | None = None, minimum: float | None = None, **rest) -> Limit:
-    if maximum is None and minimum is None:
-        minimum = 0.0
-    return Limit(id="l", metric=metric, corpus="preferences", maximum=maximum, minimum=minimum, **rest)
-
-
-def response(total: float, tokens: int) -> ResponseScore:
-    return ResponseScore((total / tokens,) * tokens)
-
-
-def score(pair: str, chosen: tuple[float, int], rejected: tuple[float, int], **rest) -> PairScore:
-    return PairScore(pair, response(*chosen), response(*rejected), **rest)
-
-
-# pair   tokens   reference      candidate        Δ⁺   Δ⁻   Δ⁺-Δ⁻   ranked right (raw)    y⁺, y⁻ per token
-#        y⁺ y⁻    y⁺    y⁻       y⁺    y⁻                           reference candidate   reference / candidate
-#  a      2  4   -4    -8       -6   -16          -2   -8    6       right     right     -2, -2 tie / -3, -4 right
-#  b      4  4   -8    -4       -12   -5          -4   -1   -3       wrong     wrong     -2, -1 wrong / -3, -1.25 wrong
-#  c      5  2   -10   -9       -5   -9           5    0     5       wrong     right     -2, -4.5 right / -1, -4.5 right
-#  d      1  2   -3    -6       -4   -4           -1    2   -3       right     tie       -3, -3 tie / -4, -2 wrong
-REFERENCE = [
-    score("a", (-4, 2), (-8, 4), category="x"),
-    score("b", (-8, 4), (-4, 4), category="x", tokenised_apart=True),
-    score("c", (-10, 5), (-9, 2), category="y"),
-    score("d", (-3, 1), (-6, 2), category="y"),
-]
-CANDIDATE = [
-    score("a", (-6, 2), (-16, 4), category="x"),
-    score("b", (-12, 4), (-5, 4), category="x"),
-    score("c", (-5, 5), (-9, 2), category="y"),
-    score("d", (-4, 1), (-4, 2), category="y"),
-]
 CHANGES = {
     "chosen_logprob_change": ([-2, -4, 5, -1], -25 / 4, -27 / 4),
     "rejected_logprob_change": ([-8, -1, 0, 2], -27 / 4, -34 / 4),
@@ -79,7 +48,7 @@ def test_logprob_changes_by_hand(metric, unit, named, expected):
     [
         ("chosen_decrease_share", 3),  # a, b, d
         ("both_decrease_share", 2),  # a, b
-        ("reward_accuracy", 2),  # a, c
+        ("rejected_faster_share", 1),  # a; b's chosen moved more, c's rejected did not fall, d's rose
     ],
 )
 def test_shares_by_hand(metric, k):
@@ -88,49 +57,6 @@ def test_shares_by_hand(metric, k):
     assert (m.low, m.high) == proportion(k, 4).bounds(0.05)
     assert math.isnan(m.reference)
     assert math.isnan(m.candidate)
-
-
-@pytest.mark.parametrize(
-    "unit,reference,candidate,flips",
-    [
-        # raw: right, wrong, wrong, right -> right, wrong, right, tie
-        ("", 2 / 4, 2 / 4, {"right->right": 1, "right->wrong": 1, "wrong->right": 1, "wrong->wrong": 1}),
-        # per token: tie, wrong, right, tie -> right, wrong, right, wrong
-        ("per token", 1 / 4, 2 / 4, {"right->right": 1, "right->wrong": 0, "wrong->right": 1, "wrong->wrong": 2}),
-    ],
-)
-def test_ranking_by_hand(unit, reference, candidate, flips):
-    m = displacement.ranking_accuracy(REFERENCE, CANDIDATE, limit("ranking_accuracy", unit=unit))
-    assert (m.value, m.candidate, m.reference) == (candidate, candidate, reference)
-    assert (m.low, m.high) == proportion(2, 4).bounds(0.05)
-    assert {key: m.counts[key] for key in flips} == flips
-    assert m.unit == unit
-    drop = displacement.ranking_accuracy_drop(
-        REFERENCE, CANDIDATE, limit("ranking_accuracy_drop", maximum=0.1, unit=unit)
-    )
-    assert drop.value == reference - candidate
-    lost, won = flips["right->wrong"], flips["wrong->right"]
-    assert (drop.low, drop.high) == paired_difference(lost, won, 4).bounds(0.05)
-    assert (drop.reference, drop.candidate, drop.unit) == (reference, candidate, unit)
-
-
-def test_ranking_ties_are_wrong_and_counted():
-    raw = displacement.ranking_accuracy(REFERENCE, CANDIDATE, limit("ranking_accuracy"))
-    assert (raw.counts["reference_ranking_ties"], raw.counts["candidate_ranking_ties"]) == (0, 1)
-    per_token = displacement.ranking_accuracy(REFERENCE, CANDIDATE, limit("ranking_accuracy", unit="per token"))
-    assert (per_token.counts["reference_ranking_ties"], per_token.counts["candidate_ranking_ties"]) == (2, 0)
-
-
-def test_reward_margin_by_hand():
-    # margins 6, -3, 5, -3: mean 1.25; with β = 0.1, 0.125
-    m = displacement.reward_margin(REFERENCE, CANDIDATE, limit("reward_margin"))
-    assert (m.value, m.unit) == (1.25, "nats")
-    assert (m.low, m.high) == pytest.approx(mean([6, -3, 5, -3]).bounds(0.05))
-    scaled = displacement.reward_margin(REFERENCE, CANDIDATE, limit("reward_margin"), beta=0.1)
-    assert (scaled.value, scaled.low, scaled.high) == pytest.approx((0.125, m.low / 10, m.high / 10))
-    # per token: (-1 + 2) + (-1 + 0.25) + (1 - 0) + (-1 - 1) = -0.75
-    per_token = displacement.reward_margin(REFERENCE, CANDIDATE, limit("reward_margin", unit="nats/token"))
-    assert per_token.value == pytest.approx(-0.75 / 4)
 
 
 def test_companions_stand_beside_every_metric():
@@ -154,13 +80,6 @@ def test_companions_stand_beside_every_metric():
 
 
 # ---------------------------------------------------------------- degradation
-
-
-def fallen(chosen: list[float], rejected: list[float]) -> tuple[list[PairScore], list[PairScore]]:
-    """Pairs with these Δ⁺ and Δ⁻."""
-    before = [score(f"p{i}", (-50, 5), (-50, 5)) for i in range(len(chosen))]
-    after = [score(f"p{i}", (-50 + c, 5), (-50 + r, 5)) for i, (c, r) in enumerate(zip(chosen, rejected, strict=True))]
-    return before, after
 
 
 def test_degradation_by_hand():
@@ -195,6 +114,146 @@ def test_degradation_has_no_meaning_unless_the_rejected_fell(rejected):
     assert m.counts["mean_delta_chosen"] == pytest.approx(-3)
 
 
+# ---------------------------------------------------------------- what the chosen lost
+
+
+def test_shortfall_by_hand():
+    # lost: 2, 4, 0 (c gained 5), 1
+    m = displacement.chosen_shortfall(REFERENCE, CANDIDATE, limit("chosen_shortfall", maximum=3))
+    assert (m.value, m.unit, m.problem) == (7 / 4, "nats", "")
+    assert 0 <= m.low < m.value < m.high
+    assert m.examples == ("b", "a", "d")
+    # per token: 2/2, 4/4, 0, 1/1
+    per_token = displacement.chosen_shortfall(
+        REFERENCE, CANDIDATE, limit("chosen_shortfall", maximum=3, unit="nats/token")
+    )
+    assert (per_token.value, per_token.unit) == (0.75, "nats/token")
+
+
+def test_where_no_chosen_response_fell_the_shortfall_is_bounded_by_what_was_seen_to_move():
+    rises = [float(1 + i % 5) for i in range(60)]  # at most 5 nats
+    m = displacement.chosen_shortfall(*fallen(rises, [0.0] * 60), limit("chosen_shortfall", maximum=1))
+    # at most a share 1 - 0.05^(1/60) of pairs can have fallen unseen, each by 5 nats
+    assert (m.value, m.low, m.problem) == (0, 0, "")
+    assert m.high == pytest.approx((1 - 0.05 ** (1 / 60)) * 5)
+    fewer = displacement.chosen_shortfall(*fallen(rises[:10], [0.0] * 10), limit("chosen_shortfall", maximum=1))
+    assert fewer.high > m.high
+    one_fell = displacement.chosen_shortfall(*fallen([-0.1, *rises[1:]], [0.0] * 60), limit("chosen_shortfall"))
+    assert one_fell.high >= m.high, "one that fell a little proves nothing that none falling does not"
+
+
+def test_the_shortfall_has_no_interval_where_nothing_shows_how_much_values_vary():
+    alike = displacement.chosen_shortfall(*fallen([-2.0] * 4, [0.0] * 4), limit("chosen_shortfall"))
+    assert (alike.value, "vary" in alike.problem) == (2, True)
+    still = displacement.chosen_shortfall(REFERENCE, REFERENCE, limit("chosen_shortfall"))
+    assert (still.value, "vary" in still.problem) == (0, True)
+    assert "one value" in displacement.chosen_shortfall(*fallen([-2.0], [0.0]), limit("chosen_shortfall")).problem
+
+
+def test_shortfall_coverage():
+    # 300 runs of 30 changes, normal around +1 with deviation 1: E max(0, -Δ) = φ(1) - Q(1). Nominal 95 %, standard
+    # error 1.3 points
+    rng = np.random.default_rng(4)
+    truth = scipy_stats.norm.pdf(1) - scipy_stats.norm.sf(1)
+    runs = [
+        displacement.chosen_shortfall(*fallen(rng.normal(1, 1, 30).tolist(), [0.0] * 30), limit("chosen_shortfall"))
+        for _ in range(300)
+    ]
+    assert np.mean([m.low <= truth for m in runs]) > 0.91
+    assert np.mean([m.high >= truth for m in runs]) > 0.91
+    assert np.mean([m.high for m in runs]) < 0.6  # and not by being useless: the truth is 0.083
+
+
+# ---------------------------------------------------------------- third responses
+
+
+def with_others(scores: list[PairScore], *others: tuple[tuple[float, int], ...]) -> list[PairScore]:
+    return [replace(item, others=tuple(response(*o) for o in mine)) for item, mine in zip(scores, others, strict=True)]
+
+
+def test_third_responses_by_hand():
+    # a: Δ = +2 and +4, per token 2/2 and 4/4; b: none; c: -3 over 3 tokens; d: +6 over 1
+    before = with_others(REFERENCE, ((-9, 2), (-8, 4)), (), ((-6, 3),), ((-7, 1),))
+    after = with_others(CANDIDATE, ((-7, 2), (-4, 4)), (), ((-9, 3),), ((-1, 1),))
+    m = displacement.other_logprob_change(before, after, limit("other_logprob_change", maximum=5))
+    assert m.value == pytest.approx((3 - 3 + 6) / 3)  # the pair's mean first: a counts once
+    assert (m.reference, m.candidate) == pytest.approx(((-8.5 - 6 - 7) / 3, (-5.5 - 9 - 1) / 3))
+    assert (m.low, m.high) == pytest.approx(mean([3, -3, 6]).bounds(0.05))
+    assert (m.n, m.unit) == (3, "nats")
+    assert m.examples == ("d", "a")
+    assert (m.counts["pairs_without_others"], m.counts["pairs_with_others"]) == (1, 3)
+    assert [(s.category, s.n) for s in m.slices] == [("x", 1), ("y", 2)]
+    per_token = displacement.measure(before, after, limit("other_logprob_change", maximum=5, unit="nats/token"))
+    assert per_token.value == pytest.approx((1 - 1 + 6) / 3)
+    for metric in displacement.MEASURES:
+        assert displacement.measure(before, after, limit(metric)).counts["mean_delta_other"] == pytest.approx(2)
+    assert table(before, after)[0].delta_others == pytest.approx((2, 4))
+
+
+def test_no_third_responses_is_a_problem_that_names_the_column():
+    m = displacement.other_logprob_change(REFERENCE, CANDIDATE, limit("other_logprob_change", maximum=5))
+    assert "give the corpus a column 'others'" in m.problem
+    assert all(map(math.isnan, (m.value, m.low, m.high)))
+    assert "mean_delta_other" not in m.counts
+
+
+@pytest.mark.parametrize(
+    "after,message",
+    [
+        (((-7, 2),), "pair 'a' has 2 third responses for the reference and 1 for the candidate"),
+        (((-7, 2), (-4, 3)), r"third \(number 2\) response of pair 'a' has 4 tokens .* 3 for the candidate"),
+        (
+            ((math.nan, 2), (-4, 4)),
+            r"candidate's log-probability of the third \(number 1\) response of pair 'a' is nan",
+        ),
+    ],
+)
+def test_third_responses_that_do_not_pair_up_are_an_error(after, message):
+    before = with_others(REFERENCE[:1], ((-9, 2), (-8, 4)))
+    with pytest.raises(MeasurementError, match=message):
+        displacement.measure(before, with_others(CANDIDATE[:1], after), limit("chosen_logprob_change"))
+
+
+# ---------------------------------------------------------------- how few tokens moved
+
+
+def moved(*changes: list[float]) -> tuple[list[PairScore], list[PairScore]]:
+    """Pairs whose chosen tokens changed so."""
+    before = [PairScore(f"p{i}", ResponseScore((-8.0,) * len(c)), response(-4, 2)) for i, c in enumerate(changes)]
+    after = [
+        replace(pair, chosen=ResponseScore(tuple(-8.0 + x for x in c))) for pair, c in zip(before, changes, strict=True)
+    ]
+    return before, after
+
+
+@pytest.mark.parametrize(
+    "changes,expected",
+    [
+        ([1.0] * 10, 0.1),  # every token alike: the top one of ten
+        ([1.0] * 11, 2 / 11),  # rounded up
+        ([0.5] * 70, 7 / 70),  # 0.1 * 70 is a little above 7 in floating point
+        ([0.0] * 19 + [-5.0], 1.0),  # all in one token; falls and rises count alike
+        ([-3.0, 1.0, *[0.0] * 18], 1.0),  # two of twenty
+        ([-3.0, 1.0, 0.0], 3 / 4),  # fewer than ten tokens: the most moved one
+        ([2.0], 1.0),
+    ],
+)
+def test_concentration_by_hand(changes, expected):
+    m = displacement.logratio_concentration(*moved(changes), limit("logratio_concentration", maximum=0.9))
+    assert m.value == pytest.approx(expected)
+
+
+def test_concentration_is_a_mean_over_the_pairs_that_moved():
+    before, after = moved([1.0] * 10, [0.0] * 5, [0.0, 4.0])
+    m = displacement.logratio_concentration(before, after, limit("logratio_concentration", maximum=0.9))
+    assert (m.value, m.n) == (pytest.approx((0.1 + 1) / 2), 2)
+    assert (m.low, m.high) == mean([0.1, 1.0], support=(0, 1)).bounds(0.05)
+    assert (m.counts["pairs_without_change"], m.counts["pairs_up_to_ten_tokens"]) == (1, 3)
+    assert m.examples == ("p2", "p0")
+    still = displacement.logratio_concentration(before, before, limit("logratio_concentration", maximum=0.9))
+    assert still.problem == "no chosen response has a token that moved"
+
+
 # ---------------------------------------------------------------- what every metric shares
 
 
@@ -205,12 +264,8 @@ def test_examples_are_the_pairs_that_fell_most():
     assert m.examples == ("c",)
     m = displacement.both_decrease_share(REFERENCE, CANDIDATE, limit("both_decrease_share", maximum=0.5))
     assert m.examples == ("b", "a")
-    m = displacement.reward_accuracy(REFERENCE, CANDIDATE, limit("reward_accuracy", minimum=0.5))
-    assert m.examples == ("b", "d")  # both at -3, by id
-    m = displacement.ranking_accuracy(REFERENCE, CANDIDATE, limit("ranking_accuracy", minimum=0.5))
-    assert m.examples == ("b", "d")  # -7 and the tie
-    m = displacement.ranking_accuracy_drop(REFERENCE, CANDIDATE, limit("ranking_accuracy_drop", maximum=0.5))
-    assert m.examples == ("d",)
+    m = displacement.rejected_faster_share(REFERENCE, CANDIDATE, limit("rejected_faster_share", minimum=0.5))
+    assert m.examples == ("c", "b", "d")  # |Δ⁻| - |Δ⁺| = -5, -3, 1 (but Δ⁻ rose)
     before, after = fallen([-float(i) for i in range(1, 81)], [0.0] * 80)
     m = displacement.chosen_logprob_change(before, after, limit("chosen_logprob_change"))
     assert len(m.examples) == 50
@@ -246,14 +301,13 @@ def test_a_model_against_itself():
     m = displacement.chosen_decrease_share(REFERENCE, REFERENCE, limit("chosen_decrease_share", maximum=0.5))
     assert (m.value, m.low, m.problem) == (0, 0, "")
     assert m.counts["chosen_unchanged"] == m.counts["margin_ties"] == 4
-    assert displacement.reward_accuracy(REFERENCE, REFERENCE, limit("reward_accuracy")).value == 0
 
 
 def test_one_pair_has_no_spread():
     m = displacement.chosen_logprob_change(REFERENCE[:1], CANDIDATE[:1], limit("chosen_logprob_change"))
     assert m.value == -2
     assert "one value" in m.problem
-    assert displacement.reward_accuracy(REFERENCE[:1], CANDIDATE[:1], limit("reward_accuracy")).high == 1
+    assert displacement.chosen_decrease_share(REFERENCE[:1], CANDIDATE[:1], limit("chosen_decrease_share")).high == 1
 
 
 def test_the_interval_of_a_large_sample_is_students():
@@ -265,9 +319,9 @@ def test_the_interval_of_a_large_sample_is_students():
 
 
 def test_table():
-    rows = displacement.table(REFERENCE, CANDIDATE[::-1])
+    rows = table(REFERENCE, CANDIDATE[::-1])
     assert [row.pair_id for row in rows] == ["a", "b", "c", "d"]
-    assert rows[1] == displacement.PairRow(
+    assert rows[1] == PairRow(
         pair_id="b",
         category="x",
         chosen_tokens=4,
@@ -320,8 +374,7 @@ def test_scores_that_do_not_pair_up_are_an_error(metric, before, after, message)
     "metric,unit,message",
     [
         ("chosen_logprob_change", "bits", "no unit 'bits'; it is measured in 'nats' or 'nats/token'"),
-        ("reward_accuracy", "nats", "no unit 'nats'"),
-        ("ranking_accuracy", "nats/token", "measured in 'per token'"),
+        ("rejected_faster_share", "nats", "no unit 'nats'"),
     ],
 )
 def test_a_unit_that_the_metric_does_not_have_is_a_wrong_policy(metric, unit, message):

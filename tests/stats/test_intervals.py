@@ -17,7 +17,7 @@ from statsmodels.stats.proportion import proportion_confint
 from yardsticks import tango
 
 from harness.errors import MeasurementError
-from harness.stats import Estimate, intervals, mean, paired_difference, proportion, ratio, unusable
+from harness.stats import Estimate, intervals, mean, paired_difference, proportion, rank_correlation, ratio, unusable
 
 ALPHAS = (0.001, 0.01, 0.05, 0.1, 0.25)
 
@@ -372,3 +372,97 @@ def test_ratio_without_meaning():
 def test_unusable_says_why():
     estimate = unusable("no idea", n=3, value=0.5)
     assert (estimate.problem, estimate.n, estimate.value) == ("no idea", 3, 0.5)
+
+
+# ---------------------------------------------------------------- rank correlation
+
+
+def correlated(n: int, seed: int, *, ties: bool = False) -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(seed)
+    x = rng.normal(size=n)
+    y = -0.6 * x + 0.8 * rng.normal(size=n)
+    return (np.round(x), np.round(y)) if ties else (x, y)
+
+
+@pytest.mark.parametrize("ties", [False, True])
+def test_rank_correlation_is_scipys_with_bonett_and_wrights_interval_at_least(ties):
+    for n in (10, 40, 200):
+        x, y = correlated(n, n, ties=ties)
+        estimate = rank_correlation(x, y)
+        rho = scipy_stats.spearmanr(x, y).statistic
+        assert (estimate.value, estimate.n) == (pytest.approx(rho), n)
+        reach = scipy_stats.norm.isf(0.05) * math.sqrt((1 + rho**2 / 2) / (n - 3))
+        low, high = estimate.bounds(0.05)
+        assert low <= math.tanh(math.atanh(rho) - reach) + 1e-12
+        assert high >= math.tanh(math.atanh(rho) + reach) - 1e-12
+        encloses_and_narrows(estimate)
+
+
+@pytest.mark.parametrize("ties", [False, True])
+def test_rank_influence_is_what_a_little_more_weight_on_an_item_does(ties):
+    # the same item written down 1 more time in 2000: Spearman's rho of the longer list, by scipy
+    x, y = correlated(12, 3, ties=ties)
+    times = 2000
+    rho = scipy_stats.spearmanr(x, y).statistic
+    influence = intervals._rank_influence(x, y)
+    for item in range(12):
+        longer = [np.append(np.repeat(values, times), values[item]) for values in (x, y)]
+        moved = scipy_stats.spearmanr(*longer).statistic - rho
+        assert moved * (12 * times + 1) == pytest.approx(influence[item], abs=2e-3)
+    assert influence.sum() == pytest.approx(0, abs=1e-9)
+
+
+def test_rank_correlation_ignores_order_and_scale_and_turns_with_the_sign():
+    x, y = correlated(30, 5)
+    low, high = rank_correlation(x, y).bounds(0.05)
+    at = np.random.default_rng(0).permutation(30)
+    assert rank_correlation(np.exp(3 * x)[at], (y**3)[at]).bounds(0.05) == pytest.approx((low, high))
+    assert rank_correlation(x, -y).bounds(0.05) == pytest.approx((-high, -low))
+    assert rank_correlation(y, x).bounds(0.05) == pytest.approx((low, high))
+
+
+def test_a_perfect_rank_correlation_still_has_a_far_bound():
+    for n, least in ((10, 0.8), (100, 0.99)):
+        low, high = rank_correlation(range(n), np.exp(range(n))).bounds(0.05)
+        assert high == pytest.approx(1)
+        assert least < low < 1
+        assert rank_correlation(range(n), -np.arange(n)).bounds(0.05) == pytest.approx((-1, -low))
+
+
+def test_rank_correlation_without_meaning():
+    assert rank_correlation(range(9), range(9)).problem == "a rank correlation needs at least 10 items, not 9"
+    assert "0" in rank_correlation([], []).problem
+    assert rank_correlation(range(12), [2.5] * 12).problem == "all 12 values equal 2.5: there is nothing to rank"
+    assert "nothing to rank" in rank_correlation([0.0] * 12, range(12)).problem
+    with pytest.raises(MeasurementError, match="1 of 2 items are NaN or infinite"):
+        rank_correlation([0.0, 1.0], [math.nan, 1.0])
+    with pytest.raises(ValueError, match="equally long"):
+        rank_correlation([0.0, 1.0], [1.0])
+
+
+@pytest.mark.parametrize("kind", ["normal", "ties", "spread grows", "heavy tails"])
+def test_rank_correlations_err_about_alpha(kind):
+    # 1000 runs of 30 items at a nominal 95 %: standard error 0.7 points. Measured with 2000: 0.935 and more
+    rng = np.random.default_rng(17)
+
+    def draw(*shape: int) -> tuple[np.ndarray, np.ndarray]:
+        x = rng.normal(size=shape)
+        y = -0.6 * x + 0.8 * rng.normal(size=shape)
+        if kind == "ties":
+            return np.round(x), np.round(y)
+        if kind == "spread grows":
+            return np.exp(x), np.exp(x) * (rng.normal(size=shape) - 0.6)
+        tails = np.sqrt(3 / rng.chisquare(3, size=shape)) if kind == "heavy tails" else 1.0
+        return x * tails, y * tails
+
+    truth = scipy_stats.spearmanr(*draw(1_000_000)).statistic
+    bounds = [rank_correlation(x, y).bounds(0.05) for x, y in zip(*draw(1000, 30), strict=True)]
+    for held in (np.mean([low <= truth for low, _ in bounds]), np.mean([high >= truth for _, high in bounds])):
+        assert 0.92 < held < 0.995
+
+
+def test_ranking_many_items_is_quick():
+    x, y = correlated(200_000, 1)
+    start = time.process_time()
+    rank_correlation(x, y).bounds(0.05)
+    assert time.process_time() - start < 5
