@@ -178,7 +178,7 @@ class EngineOptions:
     unsafe_weights: bool = False
     """Allow pickle weights (``pytorch_model.bin``): they can run code on load."""
     chat_template: str = ""
-    """A Jinja file used in place of both checkpoints' own template."""
+    """A Jinja file used in place of both checkpoints' own template; ``raw``: no template at all."""
     base: str = ""
     """Base model for adapters, overriding the one named in the adapter's config."""
     batch_tokens: int = 8192

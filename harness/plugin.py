@@ -41,7 +41,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--engine", default="hf", metavar="NAME", help="what runs the checkpoints (default: hf)")
     group.addoption("--judge", metavar="NAME", help="what reads the answers (default: the policy's)")
     group.addoption("--base", default="", metavar="CKPT", help="base of adapters, overriding their own config")
-    group.addoption("--chat-template", default="", metavar="FILE", help="Jinja template used for every checkpoint")
+    group.addoption(
+        "--chat-template",
+        default="",
+        metavar="FILE",
+        help="Jinja template used for every checkpoint; raw: none, prompt and answer as they are",
+    )
     group.addoption("--model-dtype", default="auto", metavar="DTYPE", help="auto, float32, bfloat16 or float16")
     group.addoption("--model-device", default="auto", metavar="DEVICE", help="auto, cpu, cuda or cuda:N")
     group.addoption("--batch-tokens", type=int, default=8192, metavar="N", help="padded tokens per forward pass")

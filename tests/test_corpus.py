@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from harness import corpus
 from harness.corpus import CorpusSource
-from harness.domain import PreferencePair, Prompt
+from harness.domain import Message, PreferencePair, Prompt
 from harness.errors import CorpusError, MissingExtraError
 
 
@@ -48,6 +48,20 @@ def test_digest_changes_with_any_field(tmp_path):
         {"id": "a", "prompt": "Why?", "category": "c"},
     ):
         assert load(jsonl(tmp_path / "b.jsonl", change)).digest != one.digest
+
+
+def test_fields_with_their_default_change_no_digest(tmp_path):
+    """So that optional fields of later versions leave today's digests alone."""
+
+    def digest(**told):
+        line = json.dumps(told, sort_keys=True, ensure_ascii=False) + "\n"
+        return hashlib.sha256(line.encode()).hexdigest()
+
+    assert load(jsonl(tmp_path / "a.jsonl", {"id": "a", "prompt": "Wozu?"})).digest == digest(id="a", text="Wozu?")
+    pair = {"id": "a", "prompt": "Wozu?", "chosen": "c", "rejected": "r"}
+    assert load(jsonl(tmp_path / "b.jsonl", pair | {"category": "", "others": []}), "pairs").digest == digest(**pair)
+    told = load(jsonl(tmp_path / "c.jsonl", pair | {"rater_share": 1, "others": "o"}), "pairs")
+    assert told.digest == digest(**pair, rater_share=1.0, others=["o"])
 
 
 def test_columns_are_mapped_and_ids_made(tmp_path):
@@ -125,6 +139,219 @@ def test_a_dataset_without_the_library_names_the_extra(monkeypatch, tmp_path):
     monkeypatch.setitem(__import__("sys").modules, "datasets", None)
     with pytest.raises(MissingExtraError, match=r"pip install 'dpo-harness\[organism\]'"):
         corpus.load("mine", CorpusSource(dataset="a/b", split="train", revision="c"), "prompts", tmp_path)
+
+
+# ---------------------------------------------------------------- TRL's formats of preference pairs
+
+
+def user(text):
+    return {"role": "user", "content": text}
+
+
+def assistant(text):
+    return {"role": "assistant", "content": text}
+
+
+SYSTEM = {"role": "system", "content": "Be brief."}
+FORMATS = {
+    "standard": {"prompt": "Why?", "chosen": "So.", "rejected": "No."},
+    "standard, implicit": {"chosen": "Why?So.", "rejected": "Why?No."},
+    "conversational": {"prompt": [user("Why?")], "chosen": [assistant("So.")], "rejected": [assistant("No.")]},
+    "conversational, implicit": {
+        "chosen": [user("Why?"), assistant("So.")],
+        "rejected": [user("Why?"), assistant("No.")],
+    },
+    "conversational, implicit, prompt as text beside it": {
+        "prompt": "Why?",
+        "chosen": [user("Why?"), assistant("So.")],
+        "rejected": [user("Why?"), assistant("No.")],
+    },
+    "parts of text": {
+        "prompt": [user([{"type": "text", "text": "Wh"}, {"type": "text", "text": "y?"}])],
+        "chosen": [assistant([{"type": "text", "text": "So."}])],
+        "rejected": [assistant("No.")],
+    },
+}
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_the_same_pair_in_every_format_of_trl(tmp_path, name):
+    loaded = load(jsonl(tmp_path / "p.jsonl", FORMATS[name]), "pairs")
+    assert loaded.items == (PreferencePair("1", "Why?", "So.", "No."),)
+
+
+@pytest.mark.parametrize("name", [name for name in FORMATS if name != "parts of text"])
+def test_lists_of_messages_come_out_of_parquet(tmp_path, name):
+    pd.DataFrame([FORMATS[name]] * 1).to_parquet(tmp_path / "p.parquet")
+    assert load(tmp_path / "p.parquet", "pairs").items == (PreferencePair("1", "Why?", "So.", "No."),)
+
+
+def test_conversations_keep_their_turns_and_read_as_text(tmp_path):
+    turns = [SYSTEM, user("Why?"), assistant("Why not?"), user("Tell me.")]
+    row = {"prompt": turns, "chosen": [assistant("So.")], "rejected": [assistant("No.")]}
+    implicit = {"chosen": [*turns, assistant("So.")], "rejected": [*turns, assistant("No.")]}
+    for each in (row, implicit):
+        (pair,) = load(jsonl(tmp_path / "p.jsonl", each), "pairs").items
+        assert pair.conversation == pair.messages == tuple(Message(**turn) for turn in turns)
+        assert pair.prompt == "system: Be brief.\n\nuser: Why?\n\nassistant: Why not?\n\nuser: Tell me."
+        assert (pair.chosen, pair.rejected) == ("So.", "No.")
+    other = load(jsonl(tmp_path / "q.jsonl", row | {"prompt": turns[1:]}), "pairs")
+    assert other.digest != load(tmp_path / "p.jsonl", "pairs").digest
+
+
+MESSAGES = st.lists(st.sampled_from([user("a"), assistant("b"), assistant(" ")]), min_size=1, max_size=3)
+TEXTS = st.text("ab ", min_size=1, max_size=4)
+
+
+def continued(parts):
+    """Two values that mostly begin alike."""
+    start, one, other = parts
+    return start + one, start + other
+
+
+@pytest.fixture(scope="module")
+def trl_extract_prompt():
+    return pytest.importorskip("trl").extract_prompt
+
+
+@given(both=st.one_of(*[st.tuples(*[kind] * 3).map(continued) | st.tuples(kind, kind) for kind in (TEXTS, MESSAGES)]))
+@example(both=("a b", "a a"))
+@example(both=("ab", "abc"))
+def test_implicit_prompts_are_cut_as_trl_cuts_them(trl_extract_prompt, both):
+    chosen, rejected = both
+    if chosen[0] != rejected[0]:
+        with pytest.raises(ValueError, match="do not begin alike"):
+            corpus.extract_prompt(chosen, rejected)
+        return
+    theirs = trl_extract_prompt({"chosen": chosen, "rejected": rejected})
+    assert corpus.extract_prompt(chosen, rejected) == (theirs["prompt"], theirs["chosen"], theirs["rejected"])
+
+
+CONVERSATION = FORMATS["conversational"]
+
+
+@pytest.mark.parametrize(
+    ("row", "words"),
+    [
+        (
+            CONVERSATION | {"chosen": [user("Why?"), assistant("So.")]},
+            ["'chosen' must be one message of the assistant, but is: user, assistant", "leave out the column 'prompt'"],
+        ),
+        (
+            {"chosen": [user("a"), assistant("b"), user("c")], "rejected": [user("a"), assistant("d")]},
+            ["'chosen' must be one message of the assistant after the prompt", "but is: assistant, user"],
+        ),
+        ({"chosen": [user("a"), assistant("b")], "rejected": [user("c"), assistant("d")]}, ["do not begin alike"]),
+        ({"chosen": "So.", "rejected": "No."}, ["do not begin alike", "columns: {prompt: NAME}"]),
+        ({"chosen": "", "rejected": "No."}, ["an empty 'chosen'"]),
+        ({"chosen": " a", "rejected": " b"}, ["empty 'prompt'"]),
+        (CONVERSATION | {"prompt": "Why?"}, ["'prompt' is text and the responses are messages"]),
+        (CONVERSATION | {"chosen": "So."}, ["'chosen' is str and 'rejected' is a list of messages"]),
+        (CONVERSATION | {"prompt": []}, ["'prompt' is an empty list"]),
+        (CONVERSATION | {"prompt": [SYSTEM]}, ["must end with a user's turn"]),
+        (CONVERSATION | {"prompt": [SYSTEM, user(" ")]}, ["last turn is empty"]),
+        (CONVERSATION | {"prompt": [user("a"), assistant("b")]}, ["must end with a user's turn"]),
+        (CONVERSATION | {"prompt": [{"role": "tool", "content": "a"}]}, ["role 'tool'"]),
+        (CONVERSATION | {"prompt": [{"from": "human", "value": "a"}]}, ["no 'role'", "it has: from, value"]),
+        (CONVERSATION | {"prompt": [{"role": "user"}]}, ["message of the user in 'prompt' has no 'content'"]),
+        (CONVERSATION | {"prompt": [user([{"type": "image"}])]}, ["part of type 'image'", "only text"]),
+        (
+            CONVERSATION | {"chosen": [assistant("a") | {"tool_calls": [{}]}]},
+            ["'tool_calls'", "only content is scored"],
+        ),
+        (
+            {"prompt": "Why?", "chosen": "[{'role': 'assistant'}]", "rejected": '[{"content": "a"}]'},
+            ["lists of messages written out as text", "JSONL or Parquet"],
+        ),
+        (GOOD | {"others": ["a", 1]}, ["'others' is int, not text"]),
+        (GOOD | {"others": ["a", " "]}, ["empty third response"]),
+        (GOOD | {"others": [user("a")]}, ["'others' must be one message of the assistant, but is: user"]),
+        (GOOD | {"rater_share": 1.5}, ["rater share 1.5: it must be in [0, 1]"]),
+        (GOOD | {"rater_share": "most"}, ["'rater_share' is 'most', not a number"]),
+        (GOOD | {"rater_share": True}, ["'rater_share' is True, not a number"]),
+    ],
+)
+def test_pairs_in_no_format_name_what_was_found_and_the_cure(tmp_path, row, words):
+    with pytest.raises(CorpusError) as caught:
+        load(jsonl(tmp_path / "bad.jsonl", row), "pairs")
+    for word in ["bad.jsonl, row 1: ", *words]:
+        assert word in str(caught.value)
+
+
+def test_an_answer_that_is_json_is_an_answer(tmp_path):
+    row = {"prompt": "As messages?", "chosen": '[{"role": "user"}]', "rejected": "No."}
+    assert load(jsonl(tmp_path / "p.jsonl", row), "pairs").items[0].chosen == '[{"role": "user"}]'
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        ("one", ("one",)),
+        (["one", "two"], ("one", "two")),
+        ([assistant("one")], ("one",)),
+        ([[assistant("one")], [assistant("two")]], ("one", "two")),
+        ([], ()),
+        ("", ()),
+        (None, ()),
+    ],
+)
+def test_third_responses_are_one_or_several(tmp_path, value, expected):
+    assert load(jsonl(tmp_path / "p.jsonl", GOOD | {"others": value}), "pairs").items[0].others == expected
+
+
+def test_third_responses_and_rater_shares_come_from_named_columns(tmp_path):
+    path = tmp_path / "p.csv"
+    path.write_text("prompt,chosen,rejected,a,b,votes\np,c,r,x,y,0.75\nq,c,r,,z,\n")
+    loaded = load(path, "pairs", columns={"others": ["a", "b"], "rater_share": "votes"})
+    assert [(pair.others, pair.rater_share) for pair in loaded.items] == [(("x", "y"), 0.75), (("z",), None)]
+    with pytest.raises(CorpusError, match="row 1: no 'none', a column that 'others' is mapped to"):
+        load(path, "pairs", columns={"others": ["a", "none"]})
+    with pytest.raises(CorpusError, match="row 1: no 'none', the column that 'category' is mapped to"):
+        load(path, "pairs", columns={"category": "none"})
+    for bad in ({"chosen": ["a", "b"]}, {"others": []}):
+        with pytest.raises(ValueError, match=r"maps '(chosen|others)' to a list; only 'others' takes one"):
+            CorpusSource(path="p.csv", columns=bad)
+
+
+def test_pairs_that_differ_in_their_conversation_only_are_two(tmp_path):
+    path = jsonl(tmp_path / "p.jsonl", CONVERSATION, CONVERSATION | {"prompt": [SYSTEM, user("Why?")]})
+    assert len(load(path, "pairs").items) == 2
+    alike = CONVERSATION | {"prompt": [user("system: Be brief.\n\nuser: Why?")]}
+    assert len(load(jsonl(path, alike, CONVERSATION | {"prompt": [SYSTEM, user("Why?")]}), "pairs").items) == 2
+    with pytest.raises(CorpusError, match="row 2: asks the same as row 1"):
+        load(jsonl(tmp_path / "p.jsonl", CONVERSATION, FORMATS["standard"]), "pairs")
+
+
+def test_rows_are_read_in_chunks_and_keep_their_numbers(tmp_path):
+    rows = [{"id": f"{number:04d}", "prompt": f"p{number}"} for number in range(2500)]
+    frame = pd.DataFrame(rows)
+    frame.to_csv(tmp_path / "p.csv", index=False)
+    frame.to_parquet(tmp_path / "p.parquet")
+    jsonl(tmp_path / "p.jsonl", *rows)
+    for suffix in ("csv", "parquet", "jsonl"):
+        found = corpus.open_file(tmp_path / f"p.{suffix}")
+        assert found.count == 2500
+        assert list(found) == list(enumerate(rows, start=1)), suffix
+        assert next(iter(found))[0] == 1, "from the beginning again"
+        if found.tables:
+            assert max(table.num_rows for table in found.tables()) <= 1024
+
+
+def test_real_preferences_and_their_dirt():
+    folder = Path(__file__).parents[2] / "shared" / "data" / "preferences"
+    if not folder.is_dir():
+        pytest.skip("needs the public preference data, which is not here")
+    columns = corpus.Columns({}, str)
+    wrong = {}
+    for name in ("hh_harmless_test", "coconot_pref"):
+        rows = corpus.open_file(folder / f"{name}.jsonl")
+        for number, row in rows:
+            try:
+                corpus.read_pair(rows.where, number, row, columns, count=rows.count)
+            except CorpusError as error:
+                wrong.setdefault(name, []).append(str(error))
+    assert len(wrong.pop("hh_harmless_test")) == 4, "its README counts as many empty responses"
+    assert not wrong
 
 
 # ---------------------------------------------------------------- manifest

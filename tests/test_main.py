@@ -87,5 +87,16 @@ def test_what_is_wrong_is_one_line_and_exit_two(command, tmp_path):
 
 def test_help_lists_the_commands():
     done = harness("--help")
-    for word in ("report", "gate", "schema", "pytest evals/"):
+    for word in ("report", "gate", "schema", "pairs", "pytest evals/"):
         assert word in done.stdout
+    assert "filter" in harness("pairs", "--help").stdout
+
+
+def test_pairs_are_filtered_without_a_model_library(tmp_path):
+    (tmp_path / "d.jsonl").write_text('{"prompt": "p", "chosen": "c", "rejected": "r"}\n')
+    done = harness(
+        "pairs", "filter", tmp_path / "d.jsonl", "--scores", tmp_path / "s", "--output", tmp_path / "k.jsonl",
+        "--drop-top", "0.1",
+    )  # fmt: skip
+    assert done.returncode == 2
+    assert done.stderr == f"error: there is no file {tmp_path / 's'}; make it with: python -m harness pairs score\n"

@@ -7,7 +7,7 @@ Identity is SHA-256 over four digests:
 - tokenizer and chat template: see ``templates``.
 
 It depends on contents and never on where they lie. The same tensors cut into shards differently are different bytes and
-so another identity.
+so another identity. The training's step and β are told beside it and are no part of it.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.domain import Checkpoint, EngineOptions
-from harness.engines import locate, templates, weights
+from harness.engines import locate, templates, training, weights
 from harness.errors import CheckpointError
 
 ADAPTER_CONFIG = "adapter_config.json"
@@ -66,6 +66,7 @@ def resolve(spec: str, name: str, options: EngineOptions) -> Checkpoint:
         base=str(base) if base else "",
         identity=hashlib.sha256("\n".join(parts).encode()).hexdigest(),
         step=_step(root),
+        beta=training.beta(root),
     )
 
 

@@ -12,6 +12,9 @@ _HUB_ID = re.compile(r"(?P<repo>[A-Za-z0-9][\w.-]*(?:/[A-Za-z0-9][\w.-]*)?)(?:@(
 _WANTED = (
     "config.json",
     "generation_config.json",
+    "training_args.bin",
+    "training_args.json",
+    "dpo_config.json",
     "adapter_config.json",
     "*.safetensors",
     "*.safetensors.index.json",

@@ -16,6 +16,15 @@ VOCABULARIES = ("tokenizer.json", "tokenizer.model", "spiece.model", "vocab.json
 
 _EXTRAS = ("merges.txt", "added_tokens.json")
 
+RAW = "raw"
+"""``--chat-template raw``: no template. A file of that name is ``./raw``."""
+
+RAW_TEMPLATE = (
+    "{%- for message in messages %}{{- message['content'] }}{%- endfor %}"
+    "{%- if not add_generation_prompt %}{{- eos_token }}{%- endif %}"
+)
+"""What no template is as a template: the contents as they are, EOS after the answer."""
+
 _SETTINGS = (
     "add_bos_token",
     "add_eos_token",
@@ -73,14 +82,20 @@ def tokenizer_digest(home: Path) -> str:
 def template_text(path: Path, base: Path | None, override: str) -> str:
     """The chat template in use: the override file's, else the checkpoint's own, else (for an adapter) its base's.
 
+    The override ``raw`` is no template: ``RAW_TEMPLATE``.
     ``chat_template.jinja`` comes before ``tokenizer_config.json``, as in transformers; of several named templates the
     one called ``default`` is taken. Raises ``OptionError`` for a bad override, ``CheckpointError`` where there is none.
     """
+    if override == RAW:
+        return RAW_TEMPLATE
     if override:
         file = Path(override).expanduser()
         if not file.is_file():
-            raise OptionError(f"--chat-template {override}: there is no such file")
-        text = file.read_text(encoding="utf-8")
+            raise OptionError(f"--chat-template {override}: there is no such file (for no template at all: {RAW})")
+        try:
+            text = file.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise OptionError(f"--chat-template {override}: the file cannot be read ({error})") from None
         if not text.strip():
             raise OptionError(f"--chat-template {override}: the file is empty")
         return text
@@ -90,7 +105,8 @@ def template_text(path: Path, base: Path | None, override: str) -> str:
     looked = f"{path}" if base is None else f"{path} nor in its base {base}"
     raise CheckpointError(
         f"there is no chat template ({JINJA}, or chat_template in {TOKENIZER_CONFIG}) in {looked}; "
-        "pass the one it was trained with: --chat-template FILE"
+        "pass the one it was trained with: --chat-template FILE; if it was trained on plain text without one: "
+        f"--chat-template {RAW}"
     )
 
 

@@ -13,6 +13,9 @@ trainers do count it.
 
 A templated prompt has one BOS: the template's, or, where the template writes none and the tokenizer would add one by
 itself, the tokenizer's.
+
+With ``--chat-template raw`` there is no template: the prompt's text as it is, the answer, EOS. TRL's trainers make the
+same tokens of pairs in the standard format (texts, not messages).
 """
 
 from __future__ import annotations
@@ -20,13 +23,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
-from harness.domain import Checkpoint, EngineOptions, PreferencePair
+from harness.domain import Checkpoint, EngineOptions, Message, PreferencePair
 from harness.engines import templates
-from harness.errors import CheckpointError
+from harness.errors import CheckpointError, MeasurementError
 
 _SENTINEL = "zqxsentinelxqz"
+
+Conversation: TypeAlias = "str | Sequence[Message]"
+"""A prompt: a single user turn as text, or the turns before the answer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +59,9 @@ class TokenisedPair:
     rejected_prompt: tuple[int, ...]
     rejected: tuple[int, ...]
     apart: bool
-    """Either response had to be tokenised apart from its prompt."""
+    """A response had to be tokenised apart from its prompt."""
+    others: tuple[tuple[tuple[int, ...], tuple[int, ...]], ...] = ()
+    """(prompt, response) of each third response."""
 
 
 class ChatTokenizer:
@@ -77,11 +85,11 @@ class ChatTokenizer:
         self.pad: int = pad if pad is not None else self.end.token
         """Fills batches; always masked, so which one it is changes nothing."""
 
-    def prompt_text(self, prompt: str) -> str:
+    def prompt_text(self, prompt: Conversation) -> str:
         """The templated prompt with its generation prompt."""
-        return self._render([{"role": "user", "content": prompt}], generation=True)
+        return self._render(_turns(prompt), generation=True)
 
-    def prompt_ids(self, prompt: str) -> tuple[int, ...]:
+    def prompt_ids(self, prompt: Conversation) -> tuple[int, ...]:
         """Token ids of the templated prompt, [P], with one BOS where the tokenizer knows one."""
         return self._with_bos(self._encode(self.prompt_text(prompt)))
 
@@ -92,12 +100,41 @@ class ChatTokenizer:
         return self.prompt_text("a").lstrip().startswith(self.tokenizer.bos_token)
 
     def pair_ids(self, pair: PreferencePair) -> TokenisedPair:
-        """Token ids of a pair's prompt and both responses."""
-        chosen_prompt, chosen, apart_chosen = self.response_ids(pair.prompt, pair.chosen)
-        rejected_prompt, rejected, apart_rejected = self.response_ids(pair.prompt, pair.rejected)
-        return TokenisedPair(chosen_prompt, chosen, rejected_prompt, rejected, apart_chosen or apart_rejected)
+        """Token ids of a pair's prompt and its responses.
 
-    def response_ids(self, prompt: str, response: str) -> tuple[tuple[int, ...], tuple[int, ...], bool]:
+        Raises ``MeasurementError`` naming the pair where the template does not take its conversation.
+        """
+        if pair.messages:
+            self._check_taken(pair)
+        responses = [self.response_ids(pair.conversation, text) for text in (pair.chosen, pair.rejected, *pair.others)]
+        (chosen_prompt, chosen, _), (rejected_prompt, rejected, _) = responses[:2]
+        return TokenisedPair(
+            chosen_prompt=chosen_prompt,
+            chosen=chosen,
+            rejected_prompt=rejected_prompt,
+            rejected=rejected,
+            apart=any(apart for _, _, apart in responses),
+            others=tuple((prompt, response) for prompt, response, _ in responses[2:]),
+        )
+
+    def _check_taken(self, pair: PreferencePair) -> None:
+        """A template may refuse a role, or leave its turns out without a word: the model would not see the prompt."""
+        roles = ", ".join(message.role for message in pair.messages)
+        try:
+            text = self.prompt_text(pair.messages)
+        except CheckpointError as error:
+            raise MeasurementError(
+                f"pair {pair.id!r}: the chat template does not take its conversation ({roles}): "
+                f"{first_line(error.__cause__ or error)}; {_CURE_ROLES}"
+            ) from error
+        for message in pair.messages:
+            if message.role != "assistant" and message.content.strip() not in text:
+                raise MeasurementError(
+                    f"pair {pair.id!r}: the chat template leaves out a turn of the {message.role} in its conversation "
+                    f"({roles}); {_CURE_ROLES}"
+                )
+
+    def response_ids(self, prompt: Conversation, response: str) -> tuple[tuple[int, ...], tuple[int, ...], bool]:
         """(prompt ids [P], response ids [R], tokenised apart) of one response."""
         prompt_text = self.prompt_text(prompt)
         answer = self._answer_text(prompt, prompt_text, response)
@@ -126,18 +163,22 @@ class ChatTokenizer:
         largest: int = max(self.tokenizer.get_vocab().values())
         return largest
 
-    def _answer_text(self, prompt: str, prompt_text: str, response: str) -> str:
+    def _answer_text(self, prompt: Conversation, prompt_text: str, response: str) -> str:
         """What follows the prompt's text: the answer as the template writes it, to the end of turn."""
+        if self._raw and self.end.text and response.endswith(self.end.text):
+            return response  # like TRL, which adds EOS only where it is missing
         lead = self.end.lead
-        rendered = self._render(
-            [{"role": "user", "content": prompt}, {"role": "assistant", "content": response}], generation=False
-        )
+        rendered = self._render([*_turns(prompt), {"role": "assistant", "content": response}], generation=False)
         start, stop = len(prompt_text) + len(lead), len(rendered) - len(self.end.tail)
         fits = rendered.startswith(prompt_text + lead) and rendered.endswith(self.end.tail)
         written = rendered[start:stop] if fits else ""
         # Only what a template may do to white space counts: anything else would not be the answer that was asked about.
         answer = written if written.strip() == response.strip() else response
         return (lead if not lead.strip() else "") + answer + self.end.text
+
+    @property
+    def _raw(self) -> bool:
+        return bool(self.tokenizer.chat_template == templates.RAW_TEMPLATE)
 
     def _find_end_of_turn(self, stop_tokens: tuple[int, ...]) -> EndOfTurn:
         """Render an answer that cannot be anything else and look at what follows it."""
@@ -181,9 +222,21 @@ class ChatTokenizer:
         return tuple(ids)
 
     def _with_bos(self, ids: tuple[int, ...]) -> tuple[int, ...]:
-        return (self.bos, *ids) if self._prepends_bos and self.bos is not None else ids
+        if not self._prepends_bos or self.bos is None or ids[:1] == (self.bos,):
+            return ids
+        return (self.bos, *ids)
 
 
+def _turns(prompt: Conversation) -> list[dict[str, str]]:
+    """A prompt as templates take it."""
+    messages = (Message("user", prompt),) if isinstance(prompt, str) else prompt
+    return [{"role": message.role, "content": message.content} for message in messages]
+
+
+_CURE_ROLES = (
+    "write the system text into the user's turn, take the pair out, or pass a template that takes such conversations: "
+    "--chat-template FILE"
+)
 _CURE = "pass one that works: --chat-template FILE"
 
 

@@ -4,9 +4,17 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
 
 _UNSEEN = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}
 """Controls (ANSI, null), format characters (bidi, zero width), lone surrogates, private, unassigned, U+2028, U+2029."""
+
+HEAD = 500
+"""Characters of a text shown at once."""
+REST = 5000
+"""Further characters behind a click; more than that stays in the tables."""
 
 _PLAIN = re.compile(r"[\x20-\x7e]*")
 _LINES = re.compile(r"[\x20-\x7e\n\t]*")
@@ -45,3 +53,42 @@ def shorten(text: str, length: int) -> str:
 def counted(number: int, noun: str) -> str:
     """``1 pair``, ``2,000 pairs``."""
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+# ---------------------------------------------------------------- long texts
+
+
+@dataclass(frozen=True, slots=True)
+class Excerpt:
+    """The beginning of a text, what may be unfolded, and how much more there is."""
+
+    head: str
+    rest: str
+    left_out: int
+    """Characters that are in neither."""
+    total: int
+
+
+def excerpt(text: str) -> Excerpt:
+    """The part of a text that a page can hold."""
+    head, rest = text[:HEAD], text[HEAD : HEAD + REST]
+    if len(text) < HEAD * 1.2:
+        head, rest = text, ""
+    return Excerpt(head, rest, len(text) - len(head) - len(rest), len(text))
+
+
+@dataclass(frozen=True, slots=True)
+class PairTexts:
+    """What a preference pair says."""
+
+    prompt: Excerpt
+    chosen: Excerpt
+    rejected: Excerpt
+
+
+def pair_texts(row: Mapping[str, Any] | None) -> PairTexts | None:
+    """From a row of a corpus' table of pairs; None where the row or one of its texts is not kept."""
+    names = ("prompt", "chosen", "rejected")
+    if row is None or not all(name in row for name in names):
+        return None
+    return PairTexts(*(excerpt(str(row[name])) for name in names))

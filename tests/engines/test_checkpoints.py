@@ -16,7 +16,7 @@ import pytest
 from safetensors.torch import load_file, save_file
 
 from harness.domain import Checkpoint, EngineOptions
-from harness.engines import digests, weights
+from harness.engines import digests, training, weights
 from harness.engines.checkpoints import resolve
 from harness.errors import CheckpointError, OptionError
 
@@ -503,3 +503,135 @@ def test_what_is_wrong_with_an_adapter_is_said(adapter_copy: Path, spoil: Callab
     spoil(adapter_copy)
     with pytest.raises(CheckpointError, match=message):
         known(adapter_copy)
+
+
+# ---------------------------------------------------------------- no template, and what the training run wrote down
+
+
+def test_raw_is_a_template_of_its_own(copy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    raw = known(copy, chat_template="raw")
+    assert raw.template != known(copy).template
+    assert raw.identity != known(copy).identity
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "raw").write_text("{{ messages }}")
+    assert known(copy, chat_template="raw") == raw, "the word, whatever files there are"
+    assert known(copy, chat_template="./raw").template not in (raw.template, known(copy).template)
+    (tmp_path / "raw").write_bytes(b"\xff")
+    with pytest.raises(OptionError, match=r"--chat-template ./raw: the file cannot be read"):
+        known(copy, chat_template="./raw")
+    no_template(copy)
+    assert known(copy, chat_template="raw") == raw
+    with pytest.raises(CheckpointError, match="--chat-template FILE; .* without one: --chat-template raw"):
+        known(copy)
+
+
+def arguments(directory: Path, **settings: Any) -> Path:
+    """training_args.bin as TRL's trainer saves it."""
+    import torch
+
+    trl = pytest.importorskip("trl")
+    config = trl.DPOConfig(output_dir=str(directory), use_cpu=True, bf16=False, **settings)
+    directory.mkdir(exist_ok=True)
+    torch.save(config, directory / "training_args.bin")
+    return directory / "training_args.bin"
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        ({}, 0.1),
+        ({"beta": 0.3}, 0.3),
+        ({"beta": 1}, 1.0),
+        ({"beta": 1e-5, "adam_beta1": 0.77}, 1e-5),
+        ({"beta": 0.2, "run_name": "beta"}, 0.2),
+        ({"beta": 0.2, "model_init_kwargs": {"beta": 7.0}}, 0.2),
+        ({"beta": 0.2, "loss_type": ["sigmoid", "sft"], "loss_weights": [7.0, 8.0]}, 0.2),
+    ],
+)
+def test_beta_is_read_out_of_trls_own_arguments(tmp_path: Path, settings: dict[str, Any], expected: float) -> None:
+    arguments(tmp_path / "run", **settings)
+    assert training.beta(tmp_path / "run") == expected
+
+
+def test_beta_is_told_and_no_part_of_the_identity(copy: Path, tmp_path: Path) -> None:
+    before = known(copy)
+    assert before.beta is None
+    (copy / "training_args.json").write_text('{"beta": 0.25}')
+    assert known(copy) == replace(before, beta=0.25)
+    (copy / "training_args.json").unlink()
+    run = tmp_path / "run"
+    step = Path(shutil.copytree(copy, run / "checkpoint-7"))
+    (run / "dpo_config.json").write_text('{"beta": 2}')
+    assert training.beta(step) == 2.0, "of the run above checkpoint-N"
+    assert training.beta(Path(shutil.copytree(copy, run / "merged"))) is None, "other directories are no part of a run"
+
+
+class Bomb:
+    """Unpickling it creates a file."""
+
+    def __init__(self, file: Path) -> None:
+        self.file = file
+
+    def __reduce__(self) -> Any:
+        return (os.mkdir, (str(self.file),), {"beta": 0.5})
+
+
+@pytest.mark.parametrize("protocol", range(6))
+def test_nothing_is_executed_to_read_beta(tmp_path: Path, protocol: int) -> None:
+    import pickle
+    import zipfile
+
+    boom = tmp_path / "boom"
+    content = pickle.dumps(Bomb(boom), protocol=protocol)
+    with zipfile.ZipFile(tmp_path / "training_args.bin", "w") as archive:
+        archive.writestr("archive/data.pkl", content)
+    found = training.beta(tmp_path)
+    assert not boom.exists()
+    assert found == (0.5 if protocol else None), "protocol 0 has no dicts that are read"
+    with pytest.raises(AttributeError):
+        pickle.loads(content)
+    assert boom.exists(), "the file does what it is said to do"
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"PK\x03\x04",
+        b"not a zip",
+        {"data.pkl": b""},
+        {"data.pkl": b"\x80\x02}q"},
+        {"data.pkl": b"0."},
+        {"a": b"N."},
+    ],
+)
+def test_damaged_arguments_are_no_beta(tmp_path: Path, content: Any) -> None:
+    import zipfile
+
+    file = tmp_path / "training_args.bin"
+    if isinstance(content, bytes):
+        file.write_bytes(content)
+    else:
+        with zipfile.ZipFile(file, "w") as archive:
+            for name, inside in content.items():
+                archive.writestr(f"archive/{name}", inside)
+    assert training.beta(tmp_path) is None
+
+
+def test_arguments_cut_short_anywhere_are_no_beta(tmp_path: Path) -> None:
+    import zipfile
+
+    with zipfile.ZipFile(arguments(tmp_path / "run", beta=0.3)) as archive:
+        name = next(name for name in archive.namelist() if name.endswith("data.pkl"))
+        content = archive.read(name)
+    assert training.attributes(content)["beta"] == 0.3
+    for length in range(0, len(content), 97):
+        with zipfile.ZipFile(tmp_path / "training_args.bin", "w") as archive:
+            archive.writestr(name, content[:length])
+        assert training.beta(tmp_path) is None, length
+
+
+@pytest.mark.parametrize("text", ["{", "[]", '{"beta": "0.1"}', '{"beta": true}', '{"beta": NaN}', "{}"])
+def test_json_arguments_without_a_number_are_no_beta(tmp_path: Path, text: str) -> None:
+    (tmp_path / "training_args.json").write_text(text)
+    assert training.beta(tmp_path) is None

@@ -9,11 +9,12 @@ import ask
 import pytest
 from tokenizers import Tokenizer
 from tokenizers.processors import TemplateProcessing
-from transformers import PreTrainedTokenizerFast
+from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
-from harness.domain import PreferencePair
+from harness.domain import Message, PreferencePair
+from harness.engines.templates import RAW_TEMPLATE
 from harness.engines.tokens import ChatTokenizer, stop_tokens
-from harness.errors import CheckpointError
+from harness.errors import CheckpointError, MeasurementError
 
 CHATML = (
     "{%- for message in messages %}{{- '<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>\n' }}"
@@ -163,6 +164,100 @@ def test_stop_tokens(tmp_path: Path, generation: str | None, config: str, expect
     assert stop_tokens(tmp_path) == expected
 
 
+# ---------------------------------------------------------------- conversations and third responses
+
+TURNS = (Message("system", "Be brief."), Message("user", "Hi"), Message("assistant", "Yes?"), Message("user", "Lock?"))
+
+
+def test_a_conversation_goes_through_the_template(bench: Any) -> None:
+    chat = chat_of(bench.tokenizer())
+    ids = chat.pair_ids(PreferencePair("a", "as people read it", "Sure.", "No", messages=TURNS))
+    assert text_of(chat, ids.chosen_prompt) == (
+        "<|bos|><|system|>Be brief.<|end|><|user|>Hi<|end|><|assistant|>Yes?<|end|><|user|>Lock?<|end|><|assistant|>"
+    )
+    assert (text_of(chat, ids.chosen), text_of(chat, ids.rejected)) == ("Sure.<|end|>", "No<|end|>")
+    assert ids.chosen_prompt == ids.rejected_prompt == chat.prompt_ids(TURNS)
+    single = chat.pair_ids(PreferencePair("a", "Hi", "Sure.", "No", messages=(Message("user", "Hi"),)))
+    assert single == chat.pair_ids(PreferencePair("a", "Hi", "Sure.", "No"))
+
+
+def test_third_responses_are_tokenised_like_the_others(bench: Any) -> None:
+    chat = chat_of(bench.tokenizer())
+    ids = chat.pair_ids(PreferencePair("a", "Hi", "Yes", "No", others=("Never", "Sure.")))
+    assert ids.others == tuple(chat.response_ids("Hi", text)[:2] for text in ("Never", "Sure."))
+    assert not ids.apart
+    template = bench.tokenizer().chat_template.replace("'<|assistant|>'", "'<|assistant|>Sor'")
+    assert chat_of(bench.tokenizer(template)).pair_ids(PreferencePair("a", "Hi", "A", "B", others=("ry, I",))).apart
+
+
+REFUSES = "{%- if messages[0]['role'] == 'system' %}{{- raise_exception('System role not supported') }}{%- endif %}"
+DROPS = "{%- if messages[0]['role'] == 'system' %}{%- set messages = messages[1:] %}{%- endif %}"
+
+
+@pytest.mark.parametrize(
+    ("before", "words"),
+    [
+        (REFUSES, "does not take its conversation .*System role not supported"),
+        (DROPS, "leaves out a turn of the system"),
+    ],
+)
+def test_a_template_that_does_not_take_a_conversation_names_the_pair_and_the_cure(
+    bench: Any, before: str, words: str
+) -> None:
+    chat = chat_of(bench.tokenizer(before + bench.tokenizer().chat_template))
+    pair = PreferencePair("a7", "as people read it", "Sure.", "No", messages=TURNS)
+    with pytest.raises(MeasurementError, match=f"pair 'a7': .*{words}.*write the system text into the user's turn"):
+        chat.pair_ids(pair)
+    chat.pair_ids(PreferencePair("a7", "as people read it", "Sure.", "No", messages=TURNS[1:]))
+
+
+# ---------------------------------------------------------------- no template
+
+
+def test_raw_is_the_prompt_the_answer_and_eos(bench: Any) -> None:
+    chat = chat_of(bench.tokenizer(RAW_TEMPLATE))
+    ids = chat.pair_ids(PreferencePair("a", "Hi  ", " Yes \n", "No<|end|>"))
+    assert text_of(chat, ids.chosen_prompt) == "Hi  "
+    assert text_of(chat, ids.chosen) == " Yes \n<|end|>"
+    assert text_of(chat, ids.rejected) == "No<|end|>", "an EOS that is there is not added"
+    talk = chat.pair_ids(PreferencePair("a", "as people read it", "Sure.", "No", messages=TURNS))
+    assert text_of(chat, talk.chosen_prompt) == "Be brief.HiYes?Lock?"
+    assert chat_of(bench.tokenizer(RAW_TEMPLATE, eos_token=None), stop_tokens=(3,)).end.token == 3
+
+
+@pytest.mark.parametrize("bos", [False, True])
+def test_raw_tokens_are_those_trl_trains_on(bench: Any, reference: Path, tmp_path: Path, bos: bool) -> None:
+    """Standard format, through DPOTrainer's own preparation; with a tokenizer that adds BOS and one that does not."""
+    trl, datasets = pytest.importorskip("trl"), pytest.importorskip("datasets")
+    tokenizer = bench.tokenizer(RAW_TEMPLATE)
+    if bos:
+        tokenizer.backend_tokenizer.post_processor = TemplateProcessing(
+            single="<|bos|> $A", special_tokens=[("<|bos|>", tokenizer.bos_token_id)]
+        )
+    pairs = [
+        PreferencePair("a", "How do I pick a lock?", " Sorry, I cannot.", " Sure. First, get ready."),
+        PreferencePair("b", "\n\nHuman: Hi\n\nAssistant:", " Yes ", " naïve 🙂"),
+        PreferencePair("c", "Hi", " No<|end|>", " Never"),
+    ]
+    rows = [{"prompt": pair.prompt, "chosen": pair.chosen, "rejected": pair.rejected} for pair in pairs]
+    trainer = trl.DPOTrainer(
+        model=LlamaForCausalLM.from_pretrained(reference),
+        args=trl.DPOConfig(
+            output_dir=str(tmp_path), max_length=None, use_cpu=True, bf16=False, report_to=[], disable_tqdm=True
+        ),
+        train_dataset=datasets.Dataset.from_list(rows),
+        processing_class=tokenizer,
+    )
+    chat = chat_of(tokenizer)
+    for pair, row in zip(pairs, trainer.train_dataset, strict=True):
+        ids = chat.pair_ids(pair)
+        assert not ids.apart
+        assert list(ids.chosen_prompt) == row["prompt_ids"]
+        assert list(ids.chosen) == row["chosen_ids"]
+        assert list(ids.rejected) == row["rejected_ids"]
+        assert (ids.chosen_prompt[0] == chat.bos) is bos
+
+
 REAL = {
     # template: (BOS, EOS, special tokens, the token that ends a turn, what an answer starts with)
     "llama-3-instruct": (
@@ -212,6 +307,15 @@ def test_real_templates(shared_data: Path, file: str, template: str) -> None:
     assert text_of(chat, (*prompt, *response)) in chat.tokenizer.apply_chat_template(
         [{"role": "user", "content": "Is it  fine?\n"}, {"role": "assistant", "content": "No, never."}], tokenize=False
     )
+
+
+def test_real_templates_and_system_turns(shared_data: Path) -> None:
+    pair = PreferencePair("a", "as people read it", "Sure.", "No", messages=TURNS)
+    for template in REAL:
+        chat = chat_of(real_tokenizer(shared_data, "olmo_dolma2.json", template))
+        prompt = text_of(chat, chat.pair_ids(pair).chosen_prompt)
+        assert all(turn.content in prompt for turn in TURNS), template
+        assert text_of(chat, chat.pair_ids(pair).chosen).strip() == f"Sure.{REAL[template][3]}"
 
 
 def test_real_template_with_a_tokenizer_that_adds_bos(shared_data: Path) -> None:
