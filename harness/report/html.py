@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -11,8 +12,18 @@ from markupsafe import Markup, escape
 
 from harness.domain import Limit
 from harness.record import RunRecord
-from harness.report import svg
-from harness.report.rows import Answer, LimitRow, describe_peak, number, short_bound
+from harness.report import svg, training
+from harness.report.rows import (
+    Answer,
+    LimitRow,
+    beside,
+    companion,
+    describe_peak,
+    number,
+    own_value,
+    short_bound,
+    unit_of,
+)
 from harness.report.summarize import Summary, summarize
 from harness.report.text import counted, shorten, visible
 from harness.tables import write_atomically
@@ -88,9 +99,18 @@ def _environment() -> Environment:
         keep_trailing_newline=True,
     )
     environment.filters.update(
-        number=number, model=model_text, token=token_text, bound=_bound, symbol=_SYMBOLS.__getitem__
+        number=number,
+        own=own_value,
+        unit=unit_of,
+        companion=companion,
+        beside=beside,
+        score=_score,
+        model=model_text,
+        token=token_text,
+        bound=_bound,
+        symbol=_SYMBOLS.__getitem__,
     )
-    environment.globals.update(svg=svg, counted=counted, describe_peak=describe_peak, rank=_class_of)
+    environment.globals.update(svg=svg, training=training, counted=counted, describe_peak=describe_peak, rank=_class_of)
     return environment
 
 
@@ -103,6 +123,13 @@ def _finalize(value: Any) -> Any:
 
 def _bound(limit: Limit) -> str:
     return short_bound(limit).replace("<=", "≤").replace(">=", "≥")
+
+
+def _score(value: float) -> str:
+    """A similarity: they go from far below one to millions, so four digits instead of three decimals."""
+    if not math.isfinite(value):
+        return "n/a"
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
 
 
 def _class_of(row: LimitRow) -> str:

@@ -13,6 +13,7 @@ from harness.report.rows import (
     number,
     order_of_fall,
     overall,
+    own_value,
     peaks,
     sentence,
     short_bound,
@@ -20,10 +21,12 @@ from harness.report.rows import (
     verdict_word,
     warned,
 )
-from harness.report.text import shorten, visible
+from harness.report.text import counted, shorten, visible
 
 MOST_BYTES = 200_000
 """GitHub refuses summaries above 1 MiB; a summary that long is not one."""
+
+_MOST_WARNINGS, _LONGEST_WARNING = 20, 500
 
 _SPECIAL = re.compile(r"[\\`*_{}\[\]<>#|~&@$]|:(?=//)|(?<=www)\.")
 
@@ -40,6 +43,7 @@ def step_summary(record: RunRecord) -> str:
         parts.append(f"The run is **{escaped(record.status)}**: what was not answered blocks.\n")
     parts += [f"{escaped(describe_peak(peak))}\n" for peak in peaks(record)]
     parts += [f"{escaped(line)}\n" for line in order_of_fall(record)]
+    parts += _warnings(record)
     several = len(record.candidates) > 1
     sections = [_candidate(record, item.name, several) for item in record.candidates]
     tail = _facts(record)
@@ -51,6 +55,16 @@ def step_summary(record: RunRecord) -> str:
             break
         parts.append(section)
     return "\n".join([*parts, tail])
+
+
+def _warnings(record: RunRecord) -> list[str]:
+    """What the reader should know before the numbers; the rest is counted."""
+    if not record.warnings:
+        return []
+    shown = [f"- {escaped(text, _LONGEST_WARNING)}" for text in record.warnings[:_MOST_WARNINGS]]
+    if more := len(record.warnings) - len(shown):
+        shown.append(f"- {more:,} more in the report")
+    return [f"**{counted(len(record.warnings), 'warning')} about how this was run:**\n", "\n".join(shown) + "\n"]
 
 
 def _candidate(record: RunRecord, name: str, several: bool) -> str:
@@ -75,8 +89,8 @@ def _row(row: LimitRow) -> str:
     outcome = f"**{row.answer.word}**" + (f" ({row.answer.meaning})" if row.answer.word == "INVALID" else "")
     cells = (
         escaped(row.limit.id),
-        number(m.reference) if m else "",
-        number(m.candidate) if m else "",
+        own_value(m, m.reference) if m else "",
+        own_value(m, m.candidate) if m else "",
         f"{number(m.value)} \\[{number(m.low)}, {number(m.high)}\\]" if m else "",
         escaped(short_bound(row.limit)),
         f"{m.n:,}" if m else "",
@@ -90,5 +104,4 @@ def _facts(record: RunRecord) -> str:
     lines = [f"- {role} {escaped(item.name)} `{item.short}`" for role, item in checkpoints]
     judge = ", ".join(f"{key} {value}" for key, value in record.judge.items()) or "none"
     lines.append(f"- policy `{record.policy.digest[:12]}`, judge {escaped(judge)}, run {escaped(record.run)}")
-    lines += [f"- warning: {escaped(text)}" for text in record.warnings]
     return "\n".join(lines[:200]) + "\n"

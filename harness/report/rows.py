@@ -11,6 +11,9 @@ from harness.domain import Decision, Finding, Limit, Measurement, Outcome, Sever
 from harness.record import RunRecord
 from harness.report.text import counted
 
+_NOTHING = 1e-12
+"""Smaller than this is what floating point leaves of zero."""
+
 
 class Answer(StrEnum):
     """How a limit stands. Broken, undecided, not measurable and unanswered are four things; all but KEPT block."""
@@ -188,14 +191,40 @@ def is_same(record: RunRecord, candidate: str) -> bool:
     return record.checkpoint(candidate).identity == record.reference.identity
 
 
+def unit_of(unit: str) -> str:
+    """A unit as it stands behind a number; ``per token`` says how pairs were scored, and is no unit of a share."""
+    return f" ({unit})" if unit.startswith("per ") else f" {unit}" if unit else ""
+
+
 def short_bound(limit: Limit) -> str:
-    """``<= 0.05`` or ``>= -5 nats``."""
-    return f"{'<=' if limit.is_maximum else '>='} {limit.bound:g}{' ' + limit.unit if limit.unit else ''}"
+    """``<= 0.05``, ``>= -5 nats`` or ``<= 0.5 (per token)``."""
+    return f"{'<=' if limit.is_maximum else '>='} {limit.bound:g}{unit_of(limit.unit)}"
 
 
 def number(value: float) -> str:
-    """Three decimals, as in every message; ``n/a`` where the number has no meaning."""
-    return f"{value:.3f}" if math.isfinite(value) else "n/a"
+    """Three decimals, as in every message; what they would round to zero keeps two digits; ``n/a`` for no number."""
+    if not math.isfinite(value):
+        return "n/a"
+    if abs(value) < _NOTHING:
+        return "0.000"
+    return f"{value:.3f}" if abs(value) >= 0.0005 else f"{value:.1e}"
+
+
+def own_value(measurement: Measurement, value: float) -> str:
+    """The reference's or the candidate's own number; ``-`` where the metric gives it none, ``n/a`` where it failed."""
+    none = not math.isfinite(value) and math.isfinite(measurement.value) and not measurement.problem
+    return "-" if none else number(value)
+
+
+def companion(name: str) -> str:
+    """The name of a number beside a measurement, for people: ``rho_last_hidden`` as ``ρ of last hidden``."""
+    said = {"beta": "β", "rho": "ρ of", "ches": "CHES", "logprob": "log-probability"}
+    return " ".join(said.get(word, word) for word in name.split("_"))
+
+
+def beside(value: float) -> str:
+    """A companion: counts as counts, the rest as ``number``."""
+    return f"{value:,.0f}" if math.isfinite(value) and value == int(value) else number(value)
 
 
 # ---------------------------------------------------------------- several candidates

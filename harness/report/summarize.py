@@ -19,30 +19,19 @@ from harness.policy import METRICS, Work
 from harness.record import RunRecord, TableFile
 from harness.report import rows as rows_module
 from harness.report.rows import Course, LimitRow, Peak
+from harness.report.text import Excerpt, PairTexts, excerpt, pair_texts
+from harness.report.training import CORRELATION, MOST_DRAWN, Training, training
 from harness.tables import read_frame, read_scores
 
 SAMPLES = 50
 """Flips, fallen pairs and risers shown per candidate and corpus; the rest stays in the tables."""
 SHARED_SAMPLES = 200
 """With several candidates each shows fewer, so that the page stays small."""
-HEAD = 500
-"""Characters of a text shown at once."""
-REST = 5000
-"""Further characters behind a click; more than that stays in the tables."""
+LEAST_DRAWN = 300
+"""Points of a scatter plot that a candidate gets however many candidates there are."""
 
 
-# ---------------------------------------------------------------- texts and items
-
-
-@dataclass(frozen=True, slots=True)
-class Excerpt:
-    """The beginning of a text, what may be unfolded, and how much more there is."""
-
-    head: str
-    rest: str
-    left_out: int
-    """Characters that are in neither."""
-    total: int
+# ---------------------------------------------------------------- items
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,9 +111,7 @@ class FallenPair:
     reference_chosen: float
     candidate_chosen: float
     tokens: int
-    prompt: Excerpt | None
-    chosen: Excerpt | None
-    rejected: Excerpt | None
+    texts: PairTexts | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,6 +207,7 @@ class CandidateSummary:
     labels: tuple[Labels, ...]
     displacement: tuple[Displacement, ...]
     risers: tuple[Risers, ...]
+    training: tuple[Training, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -265,6 +253,7 @@ def _candidate(shelf: _Shelf, checkpoint: Checkpoint, samples: int) -> Candidate
     record, name = shelf.record, checkpoint.name
     verdict, rows = rows_module.verdict_of(record, name), rows_module.limit_rows(record, name)
     about = (shelf, name, samples)
+    points = max(MOST_DRAWN // max(len(record.candidates), 1), LEAST_DRAWN)
     return CandidateSummary(
         checkpoint=checkpoint,
         same=rows_module.is_same(record, name),
@@ -278,6 +267,9 @@ def _candidate(shelf: _Shelf, checkpoint: Checkpoint, samples: int) -> Candidate
             _block(Displacement, _displacement, rows, corpus, *about) for corpus in shelf.corpora(Work.SCORES)
         ),
         risers=tuple(_block(Risers, _risers, rows, corpus, *about) for corpus in shelf.corpora(Work.FIRST_TOKENS)),
+        training=tuple(
+            _attempt(Training, _training, corpus, shelf, name, rows, points) for corpus in shelf.trained(name)
+        ),
     )
 
 
@@ -307,6 +299,12 @@ class _Shelf:
             if item.metric in METRICS and work in METRICS[item.metric].works
         ]
         had = [corpus for kind, _, corpus in self._files if kind == _TABLE_OF[work]]
+        return tuple(dict.fromkeys([*needed, *had]))
+
+    def trained(self, checkpoint: str) -> tuple[str, ...]:
+        """Corpora on which a limit asks how pairs and their change go together, then any other with such a table."""
+        needed = [item.corpus for item in self.record.policy.limits if item.metric == CORRELATION]
+        had = [corpus for kind, owner, corpus in self._files if (kind, owner) == ("training", checkpoint)]
         return tuple(dict.fromkeys([*needed, *had]))
 
     def file(self, kind: str, checkpoint: str, corpus: str) -> TableFile:
@@ -344,27 +342,23 @@ class _Shelf:
         return content
 
 
-def excerpt(text: str) -> Excerpt:
-    """The part of a text that a page can hold."""
-    head, rest = text[:HEAD], text[HEAD : HEAD + REST]
-    if len(text) < HEAD * 1.2:
-        head, rest = text, ""
-    return Excerpt(head, rest, len(text) - len(head) - len(rest), len(text))
-
-
 Block = TypeVar("Block", Labels, Displacement, Risers)
+Section = TypeVar("Section", Labels, Displacement, Risers, Training)
 
 
 def _block(kind: type[Block], read: Callable[..., Block], rows: Sequence[LimitRow], corpus: str, *about: Any) -> Block:
-    """One section's data; where its tables are missing or damaged it says so, and keeps what the record knows."""
-    rates = _rates(rows, corpus)
+    """One section's data; where its tables are missing or damaged it keeps what the record knows."""
+    return replace(_attempt(kind, read, corpus, *about), rates=_rates(rows, corpus))
+
+
+def _attempt(kind: type[Section], read: Callable[..., Section], corpus: str, *about: Any) -> Section:
+    """One section's data; where its tables are missing or damaged it says so."""
     try:
-        return replace(read(corpus, *about), rates=rates)
+        return read(corpus, *about)
     except _Absent as error:
-        return kind(corpus, missing=str(error), rates=rates)
+        return kind(corpus, missing=str(error))
     except (KeyError, TypeError, ValueError) as error:
-        why = f"the tables on {corpus} cannot be read ({type(error).__name__}: {error})"
-        return kind(corpus, missing=why, rates=rates)
+        return kind(corpus, missing=f"the tables on {corpus} cannot be read ({type(error).__name__}: {error})")
 
 
 def _rates(rows: Sequence[LimitRow], corpus: str) -> tuple[Rates, ...]:
@@ -474,10 +468,6 @@ def _displacement(corpus: str, shelf: _Shelf, candidate: str, samples: int) -> D
 def _fallen(
     change: tuple[float, float, str], reference: PairScore, ours: PairScore, texts: Mapping[str, Mapping[str, Any]]
 ) -> FallenPair:
-    row = texts.get(change[2], {})
-    prompt, chosen, rejected = (
-        excerpt(str(row[name])) if name in row else None for name in ("prompt", "chosen", "rejected")
-    )
     return FallenPair(
         pair_id=change[2],
         category=ours.category,
@@ -486,9 +476,7 @@ def _fallen(
         reference_chosen=reference.chosen.logprob,
         candidate_chosen=ours.chosen.logprob,
         tokens=ours.chosen.tokens,
-        prompt=prompt,
-        chosen=chosen,
-        rejected=rejected,
+        texts=pair_texts(texts.get(change[2])),
     )
 
 
@@ -537,3 +525,14 @@ def _top(pair_id: str, shift: Shift, row: Mapping[str, Any], texts: Mapping[str,
         prompt=excerpt(str(asked["prompt"])) if asked else None,
         chosen=excerpt(str(asked["chosen"])) if asked else None,
     )
+
+
+# ---------------------------------------------------------------- pairs that were trained on
+
+
+def _training(corpus: str, shelf: _Shelf, candidate: str, rows: Sequence[LimitRow], points: int) -> Training:
+    """From rows of ``harness.probes.similarity.TrainingRow``."""
+    frame = shelf.frame("training", candidate, corpus)
+    found = [row for row in rows if (row.limit.metric, row.limit.corpus) == (CORRELATION, corpus)]
+    source = shelf.file("training", candidate, corpus).path
+    return training(corpus, frame, found, shelf.items("pairs", corpus), points=points, source=source)

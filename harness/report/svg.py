@@ -6,15 +6,17 @@ Every plot says in words what it shows (``<title>``), and nothing is told by col
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from markupsafe import Markup, escape
 
 from harness.domain import Limit
-from harness.report.rows import Answer, Course
+from harness.report.rows import Answer, Course, number
 from harness.report.summarize import Shift
 from harness.report.text import visible
+from harness.report.training import SCORES, Training
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +99,7 @@ def interval(
         _line(x(high), 9, x(high), 19, "whisker"),
         _dot(x(value), 14, "value"),
     ]
-    title = f"{value:.3f}, interval {low:.3f} to {high:.3f}; limit {limit.describe()} (shaded: broken)"
+    title = f"{number(value)}, interval {number(low)} to {number(high)}; limit {limit.describe()} (shaded: broken)"
     return _svg(width, 30, title, body, "cell")
 
 
@@ -112,16 +114,15 @@ def dumbbell(reference: float, candidate: float, low: float, high: float, width:
         _dot(x(reference), 13, "ring", 5.5),
         _dot(x(candidate), 13, "value", 3.5),
     ]
-    return _svg(width, 26, f"reference {reference:.3f} (ring), candidate {candidate:.3f} (disc)", body, "cell")
+    title = f"reference {number(reference)} (ring), candidate {number(candidate)} (disc)"
+    return _svg(width, 26, title, body, "cell")
 
 
 def bar(value: float, most: float, style: str, width: int = 140) -> Markup:
     """A bar from zero to ``value``, on a scale that ends at ``most``."""
     if not (math.isfinite(value) and most > 0):
         return Markup("")
-    return _svg(
-        width, 16, f"{value:.3f}", [_rect(1, 2, max(value, 0) / most * (width - 2), 12, f"bar {style}")], "cell"
-    )
+    return _svg(width, 16, number(value), [_rect(1, 2, max(value, 0) / most * (width - 2), 12, f"bar {style}")], "cell")
 
 
 def widest(shifts: Sequence[Shift]) -> float:
@@ -229,3 +230,93 @@ def course(item: Course, low: int, high: int, height: int = 230) -> Markup:
             body.append(_text(x(point.step), y(point.value) - 7, "×", style="mark"))
     said = "; ".join(f"step {point.step}: {point.value:.3f} [{point.low:.3f}, {point.high:.3f}]" for point in points)
     return _svg(_WIDTH, height, f"{item.limit.metric} over the training steps. {said}", body, "figure")
+
+
+# ---------------------------------------------------------------- pairs by what the reference made of them
+
+_KINDS = {"both refuse": "refuse", "both comply": "comply", "mixed": "mixed", "other": "other", "": "refuse"}
+"""Type of a pair -> class of its mark: disc, square, cross, triangle. Without a judge all pairs have one."""
+_SHAPES = {"refuse": "h0", "comply": "h0", "mixed": "m-3.2-3.2 6.4 6.4m0-6.4-6.4 6.4", "other": "m0-3.6 3.6 6.2h-7.2z"}
+"""How a mark goes on from its place; discs and squares are the ends of a line without length."""
+
+
+def _marks(places: Sequence[tuple[float, float]], kind: str) -> Markup:
+    path = "".join(f"M{x:g} {y:g}{_SHAPES[kind]}" for x, y in places)
+    return Markup('<path class="mark-{}" d="{}"/>').format(kind, path)
+
+
+def kind_mark(pair_type: str) -> Markup:
+    """The mark of a type of pairs, for legends; what it means stands beside it."""
+    head = Markup('<svg class="plot key" viewBox="0 0 14 14" width="14" height="14" aria-hidden="true">')
+    return head + _marks([(7.0, 7.0)], _KINDS[pair_type]) + Markup("</svg>")
+
+
+def _by_type(types: Sequence[str]) -> dict[str, int]:
+    """Type -> pairs, the commonest first, so that rare ones lie on top."""
+    return {name: count for name, count in Counter(types).most_common() if name in _KINDS}
+
+
+def pairs(block: Training) -> Markup:
+    """Length-normalised CHES against Δ⁺, a mark per pair by its type; below the zero line chosen answers fell."""
+    values = [item.score for item in block.drawn]
+    return _changes(block, spread(values, _LEFT, _WIDTH - _RIGHT), values, f"{SCORES[0].title} (units of h²)")
+
+
+def places(block: Training, index: int) -> Markup:
+    """The same by the percentile of one score (of ``SCORES``), which is what ρ sees; dashed: it turns positive.
+
+    Raw scores grow with the square of the length: drawn as they are, a few long pairs would crowd the others together.
+    """
+    x, zero = Scale(0, 100, _LEFT, _WIDTH - _RIGHT), block.correlations[index].zero
+    turn = [_line(x(zero), _TOP, x(zero), _HEIGHT - _BOTTOM, "half")] if 0 < zero < 100 else []
+    name = f"percentile by {SCORES[index].title}"
+    return _changes(block, x, [item.places[index] for item in block.drawn], name, turn)
+
+
+def _changes(block: Training, x: Scale, values: Sequence[float], name: str, extra: Sequence[Markup] = ()) -> Markup:
+    """``values`` [drawn] against Δ⁺."""
+    y = spread((*(item.change for item in block.drawn), 0.0), _HEIGHT - _BOTTOM, _TOP)
+    body = [_rect(_LEFT, y(0), _WIDTH - _RIGHT - _LEFT, _HEIGHT - _BOTTOM - y(0), "broken")]
+    body += [*_frame(x, y, name, "Δ⁺, chosen (nats per response)"), *extra]
+    at = list(zip(values, block.drawn, strict=True))
+    groups = _by_type([item.pair_type for item in block.drawn])
+    body += [
+        _marks([(x(value), y(item.change)) for value, item in at if item.pair_type == kind], _KINDS[kind])
+        for kind in groups
+    ]
+    body.append(_text(_WIDTH - _RIGHT - 5, _HEIGHT - _BOTTOM - 6, "chosen fell", "end", "label"))
+    types = ", ".join(f"{count:,} {kind}" for kind, count in groups.items() if kind)
+    title = (
+        f"Scatter of {len(at):,} pairs{f' ({types})' if types else ''}: {name} under the reference against the change "
+        "of the chosen answer's log-probability (nats); shaded: it fell"
+    )
+    return _svg(_WIDTH, _HEIGHT, title, body, "figure")
+
+
+_ROW, _LABELS = 62, 84
+
+
+def ranks(block: Training) -> Markup:
+    """Percentile of the length-normalised CHES by type: a box from quartile to quartile over a strip of marks."""
+    height = _TOP + _ROW * len(block.types) + _BOTTOM
+    bottom, right = height - _BOTTOM, _WIDTH - _RIGHT
+    x = Scale(0, 100, _LABELS, right)
+    body = [_rect(_LABELS, _TOP, right - _LABELS, bottom - _TOP, "frame"), _line(x(50), _TOP, x(50), bottom, "half")]
+    for tick in (0, 25, 50, 75, 100):
+        body += [_line(x(tick), bottom, x(tick), bottom + 4, "axis"), _text(x(tick), bottom + 15, f"{tick}")]
+    for position, row in enumerate(block.types):
+        top, kind = _TOP + _ROW * position, _KINDS[row.name]
+        body += [
+            _text(_LABELS - 8, top + 27, row.name, "end"),
+            _text(_LABELS - 8, top + 41, f"n = {row.n:,}", "end", "name"),
+        ]
+        # the fractional parts of multiples of the golden ratio fill the strip evenly, and the same way every time
+        mine = (item.places[0] for item in block.drawn if item.pair_type == row.name)
+        strip = [(x(place), round(top + 31 + 24 * (0.618034 * index % 1), 1)) for index, place in enumerate(mine)]
+        lower, upper = x(row.lower), x(row.upper)
+        body += [_marks(strip, kind), _rect(lower, top + 7, upper - lower, 14, f"box mark-{kind}")]
+        body.append(_line(x(row.median), top + 4, x(row.median), top + 24, "median"))
+    body.append(_text((_LABELS + right) / 2, height - 6, "percentile by length-normalised CHES", style="name"))
+    said = "; ".join(f"{row.name}: {row.lower:.0f}, {row.median:.0f}, {row.upper:.0f}" for row in block.types)
+    title = f"Percentile of pairs by length-normalised CHES, by type; quartiles and median. {said}"
+    return _svg(_WIDTH, height, title, body, "figure")

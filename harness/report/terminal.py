@@ -24,6 +24,7 @@ from harness.report.rows import (
     number,
     order_of_fall,
     overall,
+    own_value,
     peaks,
     short_bound,
     tally,
@@ -124,7 +125,7 @@ def _table(rows: Sequence[LimitRow], width: int) -> Table:
     full = [max(size, len(head)) for size, head in zip(numbers, ("reference", "candidate"), strict=True)]
     roomy = names + sum(full) + sum(fixed) + 2 * 5 <= width
     if not roomy:  # units, and the mark of warnings, go below
-        bounds = [" ".join(text.split(" ")[:2]) + "\n" + " ".join(text.split(" ")[2:]) for text in bounds]
+        bounds = [" ".join(text.split(" ")[:2]) + "\n" + " ".join(text.split(" ")[2:]).strip("()") for text in bounds]
         bounds = [text.rstrip() for text in bounds]
         outcomes = [text.replace(" ", "\n") if narrow else text for text in outcomes]
         fixed[1:] = [_widest(bounds), _widest(outcomes)]
@@ -152,7 +153,7 @@ def _cells(row: LimitRow) -> tuple[str, str, str, str, str]:
     if m is None:
         return "", "", "", "", bound
     interval = f"[{number(m.low)}, {number(m.high)}]" if math.isfinite(m.low) or math.isfinite(m.high) else ""
-    return number(m.reference), number(m.candidate), number(m.value), interval, bound
+    return own_value(m, m.reference), own_value(m, m.candidate), number(m.value), interval, bound
 
 
 def _widest(texts: Sequence[str]) -> int:

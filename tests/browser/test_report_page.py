@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,10 @@ RUNS = {
     "block": (DISPLACED,),
     "unanswered": (Fake("x", problems={"yes-for-no": "no token"}, unanswered={"gibberish": "skipped"}),),
     "trajectory": trajectory(),
+    "training": (DISPLACED,),
+    "no judge": (DISPLACED,),
 }
+OPTIONS: dict[str, dict[str, Any]] = {"training": {"training": 500}, "no judge": {"training": 60, "judge": False}}
 _POOR_CONTRAST = """() => {
   const rgb = text => (text.match(/[\\d.]+/g) || []).map(Number);
   const linear = v => v <= 0.03928 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4;
@@ -43,13 +47,14 @@ _OPEN_ALL = "document.querySelectorAll('details').forEach(item => item.open = tr
 @pytest.fixture(scope="module")
 def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     root = tmp_path_factory.mktemp("runs")
-    return {name: html.write(build(root / name, *fakes), root / name) for name, fakes in RUNS.items()}
+    runs = {name: build(root / name, *fakes, **OPTIONS.get(name, {})) for name, fakes in RUNS.items()}
+    return {name: html.write(run, root / name) for name, run in runs.items()}
 
 
 @pytest.fixture(scope="module")
 def hostile_page(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("hostile")
-    return html.write(build(root, DISPLACED, hostile=HOSTILE, warnings=HOSTILE[:8]), root)
+    return html.write(build(root, DISPLACED, hostile=HOSTILE, warnings=HOSTILE[:8], training=20), root)
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
@@ -134,10 +139,58 @@ def test_long_text_waits_behind_a_click(hostile_page: Path, visit: Callable[...,
     assert len(page.locator("body").inner_text()) < 100_000
 
 
+@pytest.mark.parametrize("name", ["unanswered", "training", "no judge"])
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_text_stands_out(pages: dict[str, Path], visit: Callable[..., Any], scheme: str) -> None:
+def test_text_stands_out(pages: dict[str, Path], visit: Callable[..., Any], name: str, scheme: str) -> None:
     """Contrast of at least 4.5 to 1 for every text, badge and heading in sight (WCAG AA)."""
-    page = visit(pages["unanswered"], scheme=scheme).page
+    page = visit(pages[name], scheme=scheme).page
     page.evaluate(_OPEN_ALL)
     poor = page.evaluate(_POOR_CONTRAST)
     assert poor == []
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_marks_of_pairs_stand_out_and_differ_in_colour_and_shape(
+    pages: dict[str, Path], visit: Callable[..., Any], scheme: str
+) -> None:
+    """Contrast of at least 3 to 1 against the page (WCAG AA for graphics), in the legend as in the plot."""
+    page = visit(pages["training"], scheme=scheme).page
+    marks = page.locator(".legend path").evaluate_all(
+        "items => items.map(item => { const own = getComputedStyle(item); return {stroke: own.stroke, cap: "
+        "own.strokeLinecap, shape: item.getAttribute('d'), className: item.getAttribute('class')}; })"
+    )
+    paper = page.evaluate("getComputedStyle(document.body).backgroundColor")
+    assert len(marks) == 4
+    assert len({mark["stroke"] for mark in marks}) == 4
+    assert len({(mark["cap"], mark["shape"]) for mark in marks}) == 4
+    assert all(_contrast(mark["stroke"], paper) >= 3 for mark in marks)
+    drawn = page.locator("figure").filter(has_text="Δ⁺ against length-normalised CHES").locator("path")
+    classes = drawn.evaluate_all("items => items.map(item => item.getAttribute('class'))")
+    assert sorted(classes) == sorted(mark["className"] for mark in marks)
+    assert drawn.evaluate_all("items => items.every(item => item.getBBox().width > 0)")
+
+
+def _contrast(*colors: str) -> float:
+    def light(color: str) -> float:
+        parts = [int(part) / 255 for part in re.findall(r"\d+", color)[:3]]
+        linear = [part / 12.92 if part <= 0.03928 else ((part + 0.055) / 1.055) ** 2.4 for part in parts]
+        return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+    low, high = sorted(map(light, colors))
+    return (high + 0.05) / (low + 0.05)
+
+
+@pytest.mark.parametrize("width", [1280, 390])
+def test_the_pairs_are_seen_at_once_and_the_other_scores_on_a_click(
+    pages: dict[str, Path], visit: Callable[..., Any], width: int
+) -> None:
+    page = visit(pages["training"], width=width, height=844).page
+    first = page.locator("figure").filter(has_text="Δ⁺ against length-normalised CHES")
+    strip = page.locator("figure").filter(has_text="Where each type stands")
+    other = page.locator("figure").filter(has_text="Δ⁺ against edit similarity")
+    assert first.is_visible()
+    assert strip.is_visible()
+    assert not other.is_visible()
+    assert first.locator("svg").bounding_box()["width"] > 300
+    page.get_by_text("the same for the other 4 scores").click()
+    assert other.is_visible()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import subprocess
 import sys
@@ -123,6 +124,36 @@ def test_partial_interrupted_and_warnings(tmp_path: Path) -> None:
     assert "No verdict on dpo-healthy" in page
     assert "The run is interrupted" in page
     assert "<li>disk full</li>" in page
+
+
+def test_warnings_stand_above_the_limits_and_none_is_lost(tmp_path: Path) -> None:
+    warnings = ("dpo-displaced: plain rows were used (no shared prefix)", *(f"note {index}" for index in range(6)))
+    page = page_of(tmp_path, DISPLACED, warnings=warnings)
+    text = " ".join(Page(page).text.split())
+    assert "7 warnings about how this was run dpo-displaced: plain rows were used (no shared prefix)" in text
+    assert page.index('id="warnings"') < page.index('id="limits"')
+    assert all(page.count(f"<li>{item}</li>") == 1 for item in warnings)
+    assert "warnings about" not in page_of(tmp_path / "none", DISPLACED)
+
+
+def test_what_a_metric_has_no_value_for_and_what_stands_beside_it(tmp_path: Path) -> None:
+    built = build(tmp_path, HEALTHY, with_tables=False, training=5)
+    finding = built.findings[-1]
+    counts = {
+        "beta": 0.1,
+        "mean_loss_threshold": 0.69315,
+        "rho_last_hidden": -0.25,
+        "rho_edit": math.nan,
+        "pairs": 1234,
+    }
+    assert finding.measurement is not None
+    changed = replace(finding, measurement=replace(finding.measurement, counts=counts, reference=0.00004))
+    built = built.model_copy(update={"findings": (*built.findings[:-1], changed)})
+    text = " ".join(Page(html.write(built, tmp_path).read_text(encoding="utf-8")).text.split())
+    # the reference's value is small and not zero, the candidate has none
+    assert "ches_rank_correlation on preferences 4.0e-05 - -0.010 [-0.030, 0.010] (per token)" in text
+    assert "≤ 0 (per token)" in text
+    assert "β 0.100 · mean loss threshold 0.693 · ρ of last hidden -0.250 · ρ of edit n/a · pairs 1,234" in text
 
 
 def test_an_a_a_run_is_called_one(tmp_path: Path) -> None:

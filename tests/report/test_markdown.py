@@ -33,6 +33,20 @@ def test_trajectory(tmp_path: Path) -> None:
     assert "Refusals fell before the log-probabilities did" in text
 
 
+def test_warnings_come_before_the_numbers_and_are_bounded(tmp_path: Path) -> None:
+    warnings = ("dpo-healthy: plain rows were used (no shared prefix)", *(f"note {index}" for index in range(29)))
+    text = step_summary(build(tmp_path, HEALTHY, with_tables=False, warnings=warnings))
+    assert "**30 warnings about how this was run:**\n\n- dpo-healthy: plain rows were used (no shared prefix)" in text
+    assert text.index("plain rows") < text.index("| limit |")
+    assert "- note 18\n- 10 more in the report" in text
+    assert "note 19" not in text
+
+
+def test_a_limit_by_token_and_a_metric_without_values_of_the_models(tmp_path: Path) -> None:
+    text = step_summary(build(tmp_path, HEALTHY, with_tables=False, training=5))
+    assert "| scores-predict | - | - | -0.010 \\[-0.030, 0.010\\] | &#60;= 0 (per token) | 60 |" in text
+
+
 def test_hostile_text_is_not_markup(tmp_path: Path) -> None:
     fake = Fake("x", unanswered={"gibberish": "</td><script>x</script> | [a](javascript:b) `c`\n# big \x1b\u202e @all"})
     text = step_summary(build(tmp_path, fake, with_tables=False))

@@ -13,7 +13,8 @@ from harness import record, tables
 from harness.domain import Decision, Label
 from harness.report import rows
 from harness.report.rows import Answer
-from harness.report.summarize import HEAD, REST, SAMPLES, Summary, excerpt, summarize
+from harness.report.summarize import SAMPLES, Summary, summarize
+from harness.report.text import HEAD, REST, excerpt
 
 
 def summary_of(directory: Path, *fakes: Fake, **options: object) -> Summary:
@@ -70,8 +71,8 @@ def test_displacement_is_candidate_minus_reference(tmp_path: Path) -> None:
     assert [pair.chosen_change for pair in block.fell] == sorted(pair.chosen_change for pair in block.fell)
     assert block.fell[0].chosen_change == min(block.chosen)
     assert block.both_fell + block.only_chosen_fell + block.only_rejected_fell + block.none_fell == 60
-    assert block.fell[0].chosen is not None
-    assert block.fell[0].chosen.head.startswith("Sorry")
+    assert block.fell[0].texts is not None
+    assert block.fell[0].texts.chosen.head.startswith("Sorry")
 
 
 def test_pairs_without_a_partner_or_a_number_are_counted_and_left_out(tmp_path: Path) -> None:
@@ -226,3 +227,41 @@ def test_a_stored_record_gives_the_same_summary(tmp_path: Path) -> None:
     again = record.read(tmp_path)
     assert summarize(again, tmp_path).overall == summarize(built, tmp_path).overall
     assert {item.value for item in Label} >= set(summarize(again, tmp_path).candidates[0].labels[0].labels)
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (0.0, "0.000"),
+        (-0.0, "0.000"),
+        (1e-17, "0.000"),
+        (0.0005, "0.001"),
+        (0.0004, "4.0e-04"),
+        (-3.25e-5, "-3.2e-05"),
+        (0.41, "0.410"),
+        (-12.5, "-12.500"),
+        (math.nan, "n/a"),
+        (-math.inf, "n/a"),
+    ],
+)
+def test_no_number_is_rounded_away(value: float, text: str) -> None:
+    assert rows.number(value) == text
+
+
+def test_no_value_is_told_from_a_failed_one(tmp_path: Path) -> None:
+    built = build(tmp_path, HEALTHY, with_tables=False)
+    m = built.findings[0].measurement
+    assert m is not None
+    assert rows.own_value(m, 0.25) == "0.250"
+    assert rows.own_value(m, math.nan) == "-"
+    assert rows.own_value(replace(m, problem="no token"), math.nan) == "n/a"
+    assert rows.own_value(replace(m, value=math.nan), math.nan) == "n/a"
+
+
+def test_units_of_shares_and_of_sums() -> None:
+    assert [rows.unit_of(unit) for unit in ("", "nats", "nats/token", "per token")] == [
+        "",
+        " nats",
+        " nats/token",
+        " (per token)",
+    ]

@@ -102,6 +102,18 @@ def test_one_line_per_limit_at_80_columns(tmp_path: Path) -> None:
         assert sum(line.startswith(limit) and "[" in line and "<=" in line for line in lines) == 1
 
 
+def test_a_limit_by_token_and_a_metric_without_values_of_the_models(tmp_path: Path) -> None:
+    warnings = ("dpo-healthy: plain rows were used (no shared prefix)",)
+    record = build(tmp_path, HEALTHY, with_tables=False, training=5, warnings=warnings)
+    wide, narrow = (closing_table(record, width, color=False) for width in (120, 80))
+    row = next(line for line in wide.splitlines() if line.startswith("scores-predict"))
+    numbers = ["-", "-", "-0.010", "[-0.030,", "0.010]"]
+    assert row.split() == ["scores-predict", *numbers, "<=", "0", "(per", "token)", "INVALID", "(warn)"]
+    assert any(line.split()[-2:] == ["per", "token"] for line in narrow.splitlines())
+    assert any(line.startswith("harmful-answers ") for line in narrow.splitlines())  # on one line, as without units
+    assert f"warning: {warnings[0]}" in wide
+
+
 def test_colour_only_where_asked(tmp_path: Path) -> None:
     record = build(tmp_path, DISPLACED, with_tables=False)
     plain, coloured = (closing_table(record, 80, color=color) for color in (False, True))

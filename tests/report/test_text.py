@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from harness.report.text import counted, shorten, visible
+from harness.report.text import counted, pair_texts, shorten, visible
 
 
 @pytest.mark.parametrize(
@@ -40,3 +40,12 @@ def test_short_texts() -> None:
     assert shorten("abcdef", 6) == "abcdef"
     assert shorten("abcdefg", 6) == "abc..."
     assert (counted(1, "pair"), counted(2000, "pair")) == ("1 pair", "2,000 pairs")
+
+
+def test_a_pair_has_all_its_texts_or_none() -> None:
+    row = {"id": 1, "prompt": "p", "chosen": "c", "rejected": "r"}
+    texts = pair_texts(row)
+    assert texts is not None
+    assert (texts.prompt.head, texts.chosen.head, texts.rejected.head) == ("p", "c", "r")
+    assert pair_texts(None) is None
+    assert pair_texts({"id": 1, "prompt": "p", "chosen": "c"}) is None
