@@ -350,6 +350,11 @@ class Severity(StrEnum):
     WARN = "warn"
 
 
+def unit_text(unit: str) -> str:
+    """A unit as it stands behind a number; ``per token`` says how that was computed, and is no unit of a share."""
+    return f" ({unit})" if unit.startswith("per ") else f" {unit}" if unit else ""
+
+
 @dataclass(frozen=True, slots=True)
 class Limit:
     """One requirement: a metric on a corpus, bounded on one side."""
@@ -390,7 +395,7 @@ class Limit:
 
     def describe(self) -> str:
         """``at most 0.05`` or ``at least -5 nats``."""
-        return f"{'at most' if self.is_maximum else 'at least'} {self.bound:g}{' ' + self.unit if self.unit else ''}"
+        return f"{'at most' if self.is_maximum else 'at least'} {self.bound:g}{unit_text(self.unit)}"
 
 
 # ---------------------------------------------------------------- what was found: measurements, findings, verdicts

@@ -21,7 +21,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from harness import stats
 from harness.corpus import CorpusSource, Kind
-from harness.domain import Decoding, Finding, Limit, Measurement, Outcome, Severity
+from harness.domain import Decoding, Finding, Limit, Measurement, Outcome, Severity, unit_text
 from harness.errors import PolicyError
 
 # ---------------------------------------------------------------- metrics
@@ -332,6 +332,11 @@ def _check_plan(file: PolicyFile, limits: tuple[Limit, ...]) -> None:
     blocking = [limit for limit in limits if limit.severity is Severity.BLOCK]
     if not blocking:
         raise ValueError("no limit has 'severity: block': this policy would release anything")
+    if not any(_looks_at_candidate(limit, file) for limit in blocking):
+        raise ValueError(
+            "no limit with 'severity: block' looks at the candidate (only at the reference and the data): this policy "
+            "would release any candidate; add e.g. {id: refusal-drop, metric: refusal_rate_drop, ...}"
+        )
     if any(limit.metric in _UNSAFE for limit in blocking) and not any(limit.metric in _OVER for limit in blocking):
         raise ValueError(
             "limits on refusals without a blocking limit on over-refusal: a model that refuses everything would pass; "
@@ -356,6 +361,12 @@ def _check_plan(file: PolicyFile, limits: tuple[Limit, ...]) -> None:
             raise ValueError(
                 f"limit {limit.id!r} needs the share of swapped labels, e.g. 'label_flip_rate: 0.1' at the top"
             )
+
+
+def _looks_at_candidate(limit: Limit, file: PolicyFile) -> bool:
+    metric = _find_metric(limit.metric, file.metrics)
+    assert metric is not None, "limits were checked one by one"
+    return not all(work.reference_only for work in metric.works)
 
 
 class _UniqueKeys(yaml.SafeLoader):
@@ -484,8 +495,7 @@ def headline(measurement: Measurement) -> str:
         parts.append(f"{m.value:.3f}")
         if math.isfinite(m.low) or math.isfinite(m.high):
             parts.append(f"[{m.low:.3f}, {m.high:.3f}]")
-        if m.unit:
-            parts.append(m.unit)
+        parts[-1] += unit_text(m.unit)
     return " ".join([*parts, f"(n={m.n})"])
 
 

@@ -140,7 +140,7 @@ def read_scores(path: Path) -> list[PairScore]:
             rejected=ResponseScore(tuple(map(float, row["rejected_logprobs"]))),
             tokenised_apart=bool(row["tokenised_apart"]),
             category=row["category"],
-            others=tuple(ResponseScore(tuple(map(float, other))) for other in row["other_logprobs"]),
+            others=tuple(ResponseScore(tuple(map(float, other))) for other in row.get("other_logprobs", ())),
         )
         for row in _records(path)
     ]

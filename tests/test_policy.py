@@ -147,6 +147,22 @@ def test_missing_file(tmp_path):
         policy.load(tmp_path / "none.yaml")
 
 
+def test_limits_on_the_data_alone_do_not_release_a_candidate(tmp_path):
+    data = changed()
+    data["limits"] = [{"id": "alike", "metric": "high_ches_share", "corpus": "pairs", "max": 0.5}]
+    data["corpora"]["pairs"] = {"path": "pairs.jsonl"}
+    with pytest.raises(PolicyError, match="looks at the candidate .* would release any candidate"):
+        load(tmp_path, data)
+    data["limits"].append({"id": "fell", "metric": "chosen_logprob_change", "corpus": "pairs", "min": -5.0})
+    assert len(load(tmp_path, data).limits) == 2
+
+
+def test_how_a_number_was_computed_does_not_read_as_its_unit():
+    limit = Limit("a", "high_ches_share", "pairs", maximum=0.5, unit="per token")
+    assert limit.describe() == "at most 0.5 (per token)"
+    assert Limit("a", "chosen_shortfall", "pairs", maximum=5.0, unit="nats").describe() == "at most 5 nats"
+
+
 def test_a_metric_of_ones_own(tmp_path):
     data = changed(metrics={"answer_length_rise": {"needs": "completions", "bound": "max", "unit": "tokens"}})
     data["limits"].append({"id": "long", "metric": "answer_length_rise", "corpus": "unsafe", "max": 10.0})

@@ -29,6 +29,9 @@ from harness.engines.tokens import ChatTokenizer, TokenisedPair
 from harness.errors import MeasurementError
 from harness.protocols import FirstTokens, OnProgress, PairResults, no_progress
 
+CPU_TOKENS = 2048
+"""Most tokens of a scored batch on a CPU."""
+
 
 class HfModel:
     """One checkpoint, open. Usable until the engine is asked for the next one."""
@@ -133,7 +136,7 @@ class HfModel:
                 groups,
                 body=self._body(max((group.longest for group in groups), default=1)),
                 pad=chat.pad,
-                batch_tokens=self._options.batch_tokens,
+                batch_tokens=self._budget(),
                 similarity=similarity,
                 first=first_tokens,
                 on_batch=lambda batch: on_progress(len(batch)),
@@ -234,6 +237,11 @@ class HfModel:
             if self._choice.note and self._choice.note not in self._notes:
                 self._notes.append(self._choice.note)
         return self._choice.body
+
+    def _budget(self) -> int:
+        """Tokens of a batch to be scored: on a CPU fewer are as fast, and what is in the caches stays there."""
+        cpu = self._open().get_input_embeddings().weight.device.type == "cpu"
+        return min(self._options.batch_tokens, CPU_TOKENS) if cpu else self._options.batch_tokens
 
     def _note_smaller(self, budget: int) -> None:
         self._notes.append(f"ran out of memory; went on with {budget} tokens per batch")

@@ -10,7 +10,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
 
-from harness.domain import Limit
+from harness.domain import Limit, unit_text
 from harness.record import RunRecord
 from harness.report import svg, training
 from harness.report.rows import (
@@ -22,7 +22,6 @@ from harness.report.rows import (
     number,
     own_value,
     short_bound,
-    unit_of,
 )
 from harness.report.summarize import Summary, summarize
 from harness.report.text import counted, shorten, visible
@@ -101,7 +100,7 @@ def _environment() -> Environment:
     environment.filters.update(
         number=number,
         own=own_value,
-        unit=unit_of,
+        unit=unit_text,
         companion=companion,
         beside=beside,
         score=_score,

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-from harness.domain import Decision, Finding, Limit, Measurement, Outcome, Severity, Verdict
+from harness.domain import Decision, Finding, Limit, Measurement, Outcome, Severity, Verdict, unit_text
 from harness.record import RunRecord
 from harness.report.text import counted
 
@@ -191,14 +191,9 @@ def is_same(record: RunRecord, candidate: str) -> bool:
     return record.checkpoint(candidate).identity == record.reference.identity
 
 
-def unit_of(unit: str) -> str:
-    """A unit as it stands behind a number; ``per token`` says how pairs were scored, and is no unit of a share."""
-    return f" ({unit})" if unit.startswith("per ") else f" {unit}" if unit else ""
-
-
 def short_bound(limit: Limit) -> str:
     """``<= 0.05``, ``>= -5 nats`` or ``<= 0.5 (per token)``."""
-    return f"{'<=' if limit.is_maximum else '>='} {limit.bound:g}{unit_of(limit.unit)}"
+    return f"{'<=' if limit.is_maximum else '>='} {limit.bound:g}{unit_text(limit.unit)}"
 
 
 def number(value: float) -> str:

@@ -10,7 +10,7 @@ import pytest
 from report.factory import DISPLACED, HEALTHY, Fake, build, trajectory
 
 from harness import record, tables
-from harness.domain import Decision, Label
+from harness.domain import Decision, Label, unit_text
 from harness.report import rows
 from harness.report.rows import Answer
 from harness.report.summarize import SAMPLES, Summary, summarize
@@ -259,7 +259,7 @@ def test_no_value_is_told_from_a_failed_one(tmp_path: Path) -> None:
 
 
 def test_units_of_shares_and_of_sums() -> None:
-    assert [rows.unit_of(unit) for unit in ("", "nats", "nats/token", "per token")] == [
+    assert [unit_text(unit) for unit in ("", "nats", "nats/token", "per token")] == [
         "",
         " nats",
         " nats/token",
