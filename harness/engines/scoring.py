@@ -25,6 +25,10 @@ from harness.errors import MeasurementError
 LOGITS_PER_CHUNK = {"cpu": 1 << 24, "cuda": 1 << 28}
 """Most logits (R x V) taken at once: 64 MiB and 1 GiB at float32."""
 
+PROBABILITIES_HELD = 1 << 28
+"""Most probabilities (R x V) of one group held for its similarity: 1 GiB at float32. Of a larger group two tiles of
+half the size are held, and the head runs again for each pair of tiles."""
+
 
 @dataclass(slots=True, eq=False)
 class Found:
@@ -108,7 +112,8 @@ class _Chunks:
         self._begins = list(accumulate((len(group.needed) for group in groups), initial=0))
         device = model.get_input_embeddings().weight.device
         most = LOGITS_PER_CHUNK["cuda" if device.type == "cuda" else "cpu"]
-        self._rows = max(1, most // head.vocabulary_size(model))
+        vocabulary = head.vocabulary_size(model)
+        self._rows, self._held = max(1, most // vocabulary), max(1, PROBABILITIES_HELD // vocabulary)
         reads = zip(self._begins, groups, strict=False)
         self._at = torch.tensor([begin + at for begin, group in reads for row in group.reads for at in row])
         self._target = torch.tensor([token for group in groups for row in group.rows for token in row.scored])
@@ -119,10 +124,15 @@ class _Chunks:
     def run(self, *, similarity: bool, first: bool) -> None:
         for members in self._together():
             begin, end = self._begins[members.start], self._begins[members.stop]
-            if end - begin <= self._rows:
-                self._whole(members, begin, end, similarity=similarity, first=first)
-            else:
-                self._parts(self._groups[members.start], begin, end, similarity=similarity, first=first)
+            held = self._read(members, begin, end, similarity=similarity, first=first)
+            if similarity and held is not None:
+                read, probabilities = held
+                for number in members:
+                    part = slice(self._begins[number] - begin, self._begins[number + 1] - begin)
+                    gram, picked = products(self._groups[number], probabilities[part])
+                    self.likenesses.append(likeness(self._groups[number], read[part], gram, picked))
+            elif similarity:
+                self._by_tiles(self._groups[members.start], begin, end)
 
     def logprobs(self) -> list[list[list[float]]]:
         """For each group and row."""
@@ -139,37 +149,36 @@ class _Chunks:
                 chunks.append(range(number, number + 1))
         return chunks
 
-    def _whole(self, members: range, begin: int, end: int, *, similarity: bool, first: bool) -> None:
-        read, logits = self._reader(slice(begin, end))
-        log_probs = self._keep(logits, begin, end)
-        if first:
-            for number in members:
-                self.first.append(log_probs[self._begins[number] - begin + self._groups[number].reads[0][0]].clone())
-        if similarity:
-            probabilities = log_probs.exp_()
-            for number in members:
-                part = slice(self._begins[number] - begin, self._begins[number + 1] - begin)
-                gram, picked = products(self._groups[number], probabilities[part])
-                self.likenesses.append(likeness(self._groups[number], _seen(read)[part], gram, picked))
-
-    def _parts(self, group: Group, begin: int, end: int, *, similarity: bool, first: bool) -> None:
-        """A group whose logits do not fit at once."""
+    def _read(
+        self, members: range, begin: int, end: int, *, similarity: bool, first: bool
+    ) -> tuple[Tensor, Tensor] | None:
+        """Read needed tokens [begin, end) in chunks; gives (what the head read [R, D], π [R, V]) where these fit."""
+        firsts = {self._begins[number] + self._groups[number].reads[0][0] for number in members} if first else set()
         reads: list[Tensor] = []
-        parts = [slice(at, min(at + self._rows, end)) for at in range(begin, end, self._rows)]
-        for part in parts:
+        held: Tensor | None = None
+        for part in _slices(begin, end, self._rows):
             read, logits = self._reader(part)
             log_probs = self._keep(logits, part.start, part.stop)
-            at = begin + group.reads[0][0]
-            if first and part.start <= at < part.stop:
-                self.first.append(log_probs[at - part.start].clone())
+            self.first += [log_probs[at - part.start].clone() for at in sorted(firsts) if part.start <= at < part.stop]
             if similarity:
                 reads.append(_seen(read))
-        if similarity:
-            tiles = [slice(part.start - begin, part.stop - begin) for part in parts]
-            gram, picked = products_by_tiles(
-                group, lambda tile: self._reader(slice(begin + tile.start, begin + tile.stop))[1].softmax(-1), tiles
-            )
-            self.likenesses.append(likeness(group, torch.cat(reads), gram, picked))
+                if end - begin <= self._rows:
+                    held = log_probs.exp_()
+                elif end - begin <= self._held:
+                    held = log_probs.new_empty(end - begin, log_probs.shape[1]) if held is None else held
+                    torch.exp(log_probs, out=held[part.start - begin : part.stop - begin])
+        return None if held is None else (torch.cat(reads), held)
+
+    def _by_tiles(self, group: Group, begin: int, end: int) -> None:
+        """Likeness of a group whose probabilities do not fit at once: the head runs again, two tiles are held."""
+
+        def probabilities(tile: slice) -> Tensor:
+            return self._reader(slice(begin + tile.start, begin + tile.stop))[1].softmax(dim=-1)
+
+        tiles = list(_slices(0, end - begin, max(1, self._held // 2)))
+        gram, picked = products_by_tiles(group, probabilities, tiles)
+        read = torch.cat([_seen(self._reader(slice(begin + tile.start, begin + tile.stop))[0]) for tile in tiles])
+        self.likenesses.append(likeness(group, read, gram, picked))
 
     def _keep(self, logits: Tensor, begin: int, end: int) -> Tensor:
         """Keep log π of the tokens predicted in [begin, end); returns log π [R, V]."""
@@ -178,6 +187,10 @@ class _Chunks:
         at, target = (self._at[mine] - begin).to(logits.device), self._target[mine].to(logits.device)
         self._values[mine] = log_probs[at, target].cpu()
         return log_probs
+
+
+def _slices(begin: int, end: int, size: int) -> Iterator[slice]:
+    return (slice(at, min(at + size, end)) for at in range(begin, end, size))
 
 
 def _seen(read: Tensor | None) -> Tensor:

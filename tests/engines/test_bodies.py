@@ -275,16 +275,17 @@ def test_after_scoring_the_model_is_as_it_was(groups: list[Group]) -> None:
 
 
 @pytest.mark.parametrize("body", bodies.BODIES)
-@pytest.mark.parametrize("rows", [1, 7, 1000])
+@pytest.mark.parametrize(("rows", "held"), [(1, 10_000), (7, 10_000), (7, 20), (1000, 1000), (3, 1)])
 def test_chunks_of_the_head_do_not_matter(
-    body: str, rows: int, groups: list[Group], monkeypatch: pytest.MonkeyPatch
+    body: str, rows: int, held: int, groups: list[Group], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Also where the logits of one pair do not fit into a chunk."""
+    """Also where the logits of one pair do not fit into a chunk, nor its probabilities into memory."""
     model = architectures.build("llama")
     pairs = [share(group.rows[:2]) for group in groups]
     ask = {"pad": 0, "batch_tokens": 300, "similarity": True, "first": True}
     expected = scoring.score(model, pairs, body="whole-rows", **ask)
     monkeypatch.setitem(scoring.LOGITS_PER_CHUNK, "cpu", rows * 320)
+    monkeypatch.setattr(scoring, "PROBABILITIES_HELD", held * 320)
     found = scoring.score(model, pairs, body=body, **ask)
     for one, other in zip(found.logprobs, expected.logprobs, strict=True):
         for ours, theirs in zip(one, other, strict=True):
