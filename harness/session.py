@@ -360,8 +360,10 @@ class Gatekeeper:
             directory = Path(os.path.relpath(run.directory))
             terminalreporter.write_line(f"record: {directory / record.FILE}")
             terminalreporter.write_line(f"report: {directory / 'report.html'}")
+        told = run.written.warnings if run.written is not None else ()  # these stand in the table's text
         for line in run.trouble:
-            terminalreporter.write_line(f"warning: {line}", yellow=True)
+            if line not in told:
+                terminalreporter.write_line(f"warning: {line}", yellow=True)
 
 
 def _why(report: pytest.TestReport) -> str:

@@ -147,6 +147,13 @@ def test_several_candidates_have_their_own_verdicts_and_ids(project):
     }
 
 
+def test_what_a_model_has_to_say_is_told_once_and_kept(project):
+    write_checkpoint(project.path / "noted", refuse=0.75, chosen=-9.0, wobble=0.3, note="plain rows were used")
+    result = run(project, candidate="noted")
+    assert str(result.stdout).count("noted: plain rows were used") == 1
+    assert record.read(project.path / "reports" / "run").warnings == ("noted: plain rows were used",)
+
+
 def test_each_checkpoint_is_run_once_per_corpus_whatever_the_order(project):
     run(project, "--candidate=bad", "-p", "no:randomly")
     log = generated(project)

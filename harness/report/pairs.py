@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
@@ -14,6 +13,7 @@ from rich.text import Text
 
 from harness.pairs import QUANTILES, Kept, Progress, Summary, silent
 from harness.protocols import OnProgress
+from harness.report.console import printed, text_console
 from harness.report.text import counted, shorten, visible
 
 CAVEAT = (
@@ -57,7 +57,7 @@ def scores(summary: Summary, output: Path, *, width: int, color: bool) -> str:
         width: columns of the terminal.
         color: use ANSI colours; without them the text is plain.
     """
-    console = _console(width, color)
+    console = text_console(width, color)
     facts = summary.facts
     left_out = f", {counted(facts.left_out, 'row')} left out" if facts.left_out else ""
     console.print(_text(f"{counted(summary.scored, 'pair')} scored{left_out}", "bold"))
@@ -90,7 +90,7 @@ def scores(summary: Summary, output: Path, *, width: int, color: bool) -> str:
             console.print(Padding(_text(f"{name:<9}{value}", "dim"), (0, 0, 0, 2)))
     console.print()
     console.print(_text(CAVEAT))
-    return _printed(console)
+    return printed(console)
 
 
 def _quantiles(summary: Summary) -> Table:
@@ -117,7 +117,7 @@ def _cases(summary: Summary) -> Table:
 
 def kept(done: Kept, output: Path, by: str, *, width: int, color: bool) -> str:
     """What ``pairs filter`` says at its end."""
-    console = _console(width, color)
+    console = text_console(width, color)
     console.print(_text(f"{counted(done.kept, 'row')} kept, {counted(done.dropped, 'row')} dropped", "bold"))
     console.print(_text(f"kept in {output}"), soft_wrap=True)
     if done.lowest_dropped is not None:
@@ -128,7 +128,7 @@ def kept(done: Kept, output: Path, by: str, *, width: int, color: bool) -> str:
         console.print(_text(f"{counted(done.unscored, 'row')} without a score among them"))
     console.print()
     console.print(_text(CAVEAT))
-    return _printed(console)
+    return printed(console)
 
 
 def _table(first: str, *others: str) -> Table:
@@ -141,23 +141,3 @@ def _table(first: str, *others: str) -> Table:
 
 def _text(text: str, style: str = "") -> Text:
     return Text(visible(text), style=style)
-
-
-def _console(width: int, color: bool) -> Console:
-    return Console(
-        file=io.StringIO(),
-        width=max(width, 40),
-        force_terminal=color,
-        color_system="standard" if color else None,
-        no_color=not color,
-        highlight=False,
-        markup=False,
-        emoji=False,
-        legacy_windows=False,
-        _environ={},
-    )
-
-
-def _printed(console: Console) -> str:
-    assert isinstance(console.file, io.StringIO), "made by _console"
-    return "\n".join(line.rstrip() for line in console.file.getvalue().splitlines()) + "\n"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import math
 from collections.abc import Sequence
 from textwrap import wrap
@@ -15,6 +14,7 @@ from rich.text import Text
 
 from harness.domain import Decision
 from harness.record import RunRecord
+from harness.report.console import printed, text_console
 from harness.report.rows import (
     Answer,
     LimitRow,
@@ -57,18 +57,7 @@ def closing_table(record: RunRecord, width: int, color: bool) -> str:
         width: columns of the terminal; readable from 60 up, made for 80 and more.
         color: use ANSI colours; without them the text is plain.
     """
-    console = Console(
-        file=io.StringIO(),
-        width=max(width, 40),
-        force_terminal=color,
-        color_system="standard" if color else None,
-        no_color=not color,
-        highlight=False,
-        markup=False,
-        emoji=False,
-        legacy_windows=False,
-        _environ={},
-    )
+    console = text_console(width, color)
     if record.status != "complete":
         console.print(_text(f"The run is {record.status}: what was not answered blocks.", "bold yellow"))
     for position, candidate in enumerate(record.candidates):
@@ -84,9 +73,7 @@ def closing_table(record: RunRecord, width: int, color: bool) -> str:
             console.print(_text(line))
     for warning in record.warnings:
         console.print(_text(f"warning: {warning}", "yellow"))
-    output = console.file
-    assert isinstance(output, io.StringIO)
-    return "\n".join(line.rstrip() for line in output.getvalue().splitlines()) + "\n"
+    return printed(console)
 
 
 def _candidate(console: Console, record: RunRecord, name: str) -> None:
