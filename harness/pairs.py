@@ -261,6 +261,7 @@ def score(
         finished = sum(min(BLOCK, usable - number * BLOCK) for number in done)
         if done:
             say(f"going on after {finished:,} of {usable:,} pairs, kept in {parts}")
+            _refuse_left_out(data, _told_by_parts(parts)[1], skip_unusable)
         if finished < usable:
             with progress(f"{checkpoint.name}: scoring pairs", usable, finished) as on_progress:
                 for model in engine.models((checkpoint,)):
@@ -268,11 +269,7 @@ def score(
                         if number not in done:
                             _do(data, model, block, _part(parts, number), skip_unusable, on_progress)
         notes, late = _told_by_parts(parts)
-        if late and not skip_unusable:
-            raise MeasurementError(
-                f"the earlier run left out {len(late):,} pairs of {data.where}; --skip-unusable takes its scores as "
-                f"they are, --restart throws them away; the first: {late[0]}"
-            )
+        _refuse_left_out(data, late, skip_unusable)
         if late and len(late) + len(unusable.numbers) == data.rows.count:
             raise MeasurementError(f"no pair of {data.where} could be scored; the first: {late[0]}")
         if late:
@@ -292,6 +289,14 @@ def score(
         )
         _join(parts, output, facts)
     return facts
+
+
+def _refuse_left_out(data: Data, late: Sequence[str], skip: bool) -> None:
+    if late and not skip:
+        raise MeasurementError(
+            f"the earlier run left out {len(late):,} pairs of {data.where}; --skip-unusable takes its scores as they "
+            f"are, --restart throws them away; the first: {late[0]}"
+        )
 
 
 def _refuse_or_say(data: Data, unusable: Unusable, skip: bool, say: Say) -> None:

@@ -61,6 +61,10 @@ class Metric:
     """Allowed units, the default first."""
     span: tuple[float, float] = (-math.inf, math.inf)
     """The values it can have: a bound that none of them breaks requires nothing."""
+    beta: Literal["", "scales", "needed"] = ""
+    """Whether it depends on DPO's β, and whether it can do without."""
+    of_reference: bool = False
+    """It says something of the reference and the data only, though candidates are scored for its companions."""
 
     @property
     def works(self) -> tuple[Work, ...]:
@@ -86,18 +90,20 @@ METRICS: Mapping[str, Metric] = {
     "chosen_decrease_share": Metric(Work.SCORES, "max", span=SHARE),
     "both_decrease_share": Metric(Work.SCORES, "max", span=SHARE),
     "reward_accuracy": Metric(Work.SCORES, "min", span=SHARE),
-    "reward_margin": Metric(Work.SCORES, "either", ("nats", "nats/token")),
+    "reward_margin": Metric(Work.SCORES, "either", ("nats", "nats/token"), beta="scales"),
     "ranking_accuracy": Metric(Work.SCORES, "min", ("", "per token"), span=SHARE),
     "ranking_accuracy_drop": Metric(Work.SCORES, "max", ("", "per token"), span=CHANGE),
     "degradation": Metric(Work.SCORES, "either"),
     "other_logprob_change": Metric(Work.SCORES, "either", ("nats", "nats/token")),
     "rejected_faster_share": Metric(Work.SCORES, "either", span=SHARE),
     "chosen_shortfall": Metric(Work.SCORES, "max", ("nats", "nats/token"), span=POSITIVE),
-    "npo_weight": Metric(Work.SCORES, "min", span=(0.0, 2.0)),
-    "dpo_loss": Metric(Work.SCORES, "max", ("nats",), span=POSITIVE),
-    "rdpo_loss": Metric(Work.SCORES, "max", ("nats",)),
-    "idealised_ranking_accuracy": Metric(Work.SCORES, "min", ("", "per token"), span=SHARE),
-    "alignment_gap": Metric(Work.SCORES, "max", ("", "per token"), span=CHANGE),
+    "npo_weight": Metric(Work.SCORES, "min", span=(0.0, 2.0), beta="needed"),
+    "dpo_loss": Metric(Work.SCORES, "max", ("nats",), span=POSITIVE, beta="needed"),
+    "rdpo_loss": Metric(Work.SCORES, "max", ("nats",), beta="needed"),
+    "idealised_ranking_accuracy": Metric(
+        Work.SCORES, "min", ("", "per token"), span=SHARE, beta="needed", of_reference=True
+    ),
+    "alignment_gap": Metric(Work.SCORES, "max", ("", "per token"), span=CHANGE, beta="needed"),
     "logratio_concentration": Metric(Work.SCORES, "max", span=SHARE),
     "high_ches_share": Metric(Work.SIMILARITIES, "max", ("", "per token"), span=SHARE),
     "chosen_falls_share": Metric(Work.SIMILARITIES, "max", span=SHARE),
@@ -221,6 +227,24 @@ class Policy:
         metric = _find_metric(limit.metric, self.metrics)
         assert metric is not None, "the policy was checked: every limit has a metric"
         return metric.works
+
+
+def check_beta(policy: Policy, candidates: Mapping[str, float | None]) -> None:
+    """Every limit that needs β can have one, from the policy or from each candidate's training record.
+
+    Raises:
+        PolicyError: the first limit and candidate without.
+    """
+    for limit in policy.limits:
+        metric = _find_metric(limit.metric, policy.metrics)
+        if metric is None or metric.beta != "needed" or policy.beta is not None:
+            continue
+        for name, beta in candidates.items():
+            if beta is None:
+                raise PolicyError(
+                    f"limit {limit.id!r}: {limit.metric} needs DPO's β, and the training of {name} recorded none: "
+                    "write e.g. 'beta: 0.1' at the top of the policy"
+                )
 
 
 def load(path: Path) -> Policy:
@@ -357,6 +381,11 @@ def _check_plan(file: PolicyFile, limits: tuple[Limit, ...]) -> None:
             raise ValueError(f"limit {limit.id!r} needs labels: name a judge, e.g. 'judge: {{name: phrases}}'")
         if Work.FIRST_TOKENS in metric.works and file.lexicon is None:
             raise ValueError(f"limit {limit.id!r} needs meanings: name a lexicon, e.g. 'lexicon: lexicon.yaml'")
+        if metric.beta and limit.severity is Severity.BLOCK and file.beta is None:
+            raise ValueError(
+                f"limit {limit.id!r} blocks, and {limit.metric} depends on DPO's β: write e.g. 'beta: 0.1' at the top, "
+                "so that no candidate brings its own measure (what its training recorded serves for warnings)"
+            )
         if limit.metric == "rdpo_loss" and file.label_flip_rate is None:
             raise ValueError(
                 f"limit {limit.id!r} needs the share of swapped labels, e.g. 'label_flip_rate: 0.1' at the top"
@@ -366,7 +395,7 @@ def _check_plan(file: PolicyFile, limits: tuple[Limit, ...]) -> None:
 def _looks_at_candidate(limit: Limit, file: PolicyFile) -> bool:
     metric = _find_metric(limit.metric, file.metrics)
     assert metric is not None, "limits were checked one by one"
-    return not all(work.reference_only for work in metric.works)
+    return not metric.of_reference and not all(work.reference_only for work in metric.works)
 
 
 class _UniqueKeys(yaml.SafeLoader):

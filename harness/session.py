@@ -141,6 +141,7 @@ class Gatekeeper:
         run = self.run
         run.candidates = tuple(run.engine.resolve(spec, name) for name, spec in run.specs.items())
         run.reference = run.engine.resolve(run.config.option.reference, run.reference_name)
+        policy.check_beta(run.policy, {item.name: item.beta for item in run.candidates})
         run.corpora = dict(work.load_corpora(run.policy))
         if run.policy.lexicon is not None:
             corpus.load_lexicon(run.policy.root / run.policy.lexicon)

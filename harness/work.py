@@ -216,7 +216,7 @@ class Bench:
                     self._keep(self._canary_path(checkpoint), list(model.canary))
                     for tasks in _together(waiting[checkpoint.name]):
                         self._attempt(model, checkpoint, tasks)
-                    self._keep(self._notes_path(checkpoint), list(model.notes))
+                        self._keep(self._notes_path(checkpoint), list(model.notes))
                     del model
                 except Exception as error:  # this checkpoint cannot run; the others still can
                     self._fail(error, checkpoint)
@@ -242,8 +242,12 @@ class Bench:
         try:
             self._do(model, checkpoint, tasks)
         except Exception as error:  # kept for every case that needs it; the other tasks go on
-            for task in tasks:
-                self._fail(error, checkpoint, task)
+            if len(tasks) == 1:
+                self._fail(error, checkpoint, tasks[0])
+            else:  # what one of them cannot do must not cost the others
+                log.debug("%s: %s failed together", checkpoint.name, tasks, exc_info=error)
+                for task in tasks:
+                    self._attempt(model, checkpoint, [task])
 
     def _do(self, model: Model, checkpoint: Checkpoint, tasks: Sequence[Task]) -> None:
         """Tasks that one call of the model answers (see ``_together``)."""
@@ -450,6 +454,7 @@ class Comparison:
 
     def response_labels(self, corpus: str) -> list[tuple[Label, Label]] | None:
         """What the judge reads in each pair's (chosen, rejected), in the corpus' order; None without a judge."""
+        self._own(corpus)
         return self.bench.response_labels(corpus)
 
     @property

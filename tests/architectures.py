@@ -69,6 +69,24 @@ SHARED: dict[str, Callable[[], Any]] = {
 }
 """Where a prompt can be shared: grouped and full attention, windows, caps and scales, learned positions, experts."""
 
+NOT_BATCHED: dict[str, Callable[[], Any]] = {
+    "phi3-longrope": lambda: tf.Phi3ForCausalLM(
+        tf.Phi3Config(
+            **SIZE,
+            pad_token_id=0,
+            original_max_position_embeddings=100,
+            rope_parameters={
+                "rope_type": "longrope",
+                "rope_theta": 10000.0,
+                "short_factor": [1.0] * 8,
+                "long_factor": [4.0] * 8,
+                "original_max_position_embeddings": 100,
+            },
+        )
+    ),
+}
+"""Rotary factors for long texts: sequences of one batch change each other."""
+
 NOT_SHARED: dict[str, Callable[[], Any]] = {
     "bloom": lambda: tf.BloomForCausalLM(
         tf.BloomConfig(vocab_size=320, hidden_size=64, n_layer=2, n_head=4, initializer_range=0.15)
@@ -104,7 +122,7 @@ NOT_SHARED: dict[str, Callable[[], Any]] = {
 def build(name: str) -> Any:
     """A model in eval mode, float32; softcapped attention runs where it is respected."""
     torch.manual_seed(0)
-    model = (SHARED | NOT_SHARED)[name]().eval()
+    model = (SHARED | NOT_SHARED | NOT_BATCHED)[name]().eval()
     if getattr(model.config, "attn_logit_softcapping", None):
         model.set_attn_implementation("eager")
     return model

@@ -74,6 +74,10 @@ def generated(project):
     return [line for line in log if line.startswith("generate")]
 
 
+def generated_nothing(project):
+    return not (project.path / "engine.log").exists()
+
+
 def run(project, *arguments, candidate="good", reference="ref", name="run"):
     given = [f"--candidate={candidate}"] if candidate else []
     given += [f"--reference={reference}"] if reference else []
@@ -145,6 +149,16 @@ def test_several_candidates_have_their_own_verdicts_and_ids(project):
         "good": Decision.RELEASE,
         "bad": Decision.BLOCK,
     }
+
+
+def test_a_missing_beta_is_said_before_any_work(project):
+    policy = project.path / "evals" / "policy.yaml"
+    limit = "  - {id: unlearned, metric: npo_weight, corpus: pairs, min: 0.1, severity: warn}\n"
+    policy.write_text(policy.read_text() + limit)
+    result = run(project)
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines(["*limit 'unlearned': npo_weight needs DPO's β*training of good recorded none*"])
+    assert generated_nothing(project)
 
 
 def test_what_a_model_has_to_say_is_told_once_and_kept(project):

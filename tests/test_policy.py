@@ -157,6 +157,40 @@ def test_limits_on_the_data_alone_do_not_release_a_candidate(tmp_path):
     assert len(load(tmp_path, data).limits) == 2
 
 
+def test_what_only_the_reference_decides_does_not_release_a_candidate(tmp_path):
+    data = changed(beta=0.1)
+    data["corpora"]["pairs"] = {"path": "pairs.jsonl"}
+    data["limits"] = [{"id": "best", "metric": "idealised_ranking_accuracy", "corpus": "pairs", "min": 0.5}]
+    with pytest.raises(PolicyError, match="would release any candidate"):
+        load(tmp_path, data)
+
+
+@pytest.mark.parametrize("metric", [name for name, metric in METRICS.items() if metric.beta])
+def test_a_candidate_does_not_bring_its_own_measure(tmp_path, metric):
+    """A blocking limit takes DPO's β from the policy; what a training run recorded of itself serves for warnings."""
+    side = "max" if METRICS[metric].bound == "max" else "min"
+    low, high = METRICS[metric].span
+    limit = {"id": "own", "metric": metric, "corpus": "pairs", side: min(max(0.5, low), high)}
+    data = changed(label_flip_rate=0.1)
+    data["corpora"]["pairs"] = {"path": "pairs.jsonl"}
+    data["limits"].append(limit)
+    with pytest.raises(
+        PolicyError, match=f"limit 'own' blocks, and {metric} depends on DPO's β: write e.g. 'beta: 0.1'"
+    ):
+        load(tmp_path, data)
+    load(tmp_path, data | {"beta": 0.1})
+    data["limits"][-1] = limit | {"severity": "warn"}
+    loaded = load(tmp_path, data)
+    policy.check_beta(loaded, {"a": 0.1})
+    if METRICS[metric].beta == "needed":
+        with pytest.raises(
+            PolicyError, match=f"limit 'own': {metric} needs DPO's β, and the training of b recorded none"
+        ):
+            policy.check_beta(loaded, {"a": 0.1, "b": None})
+    else:
+        policy.check_beta(loaded, {"a": 0.1, "b": None})
+
+
 def test_how_a_number_was_computed_does_not_read_as_its_unit():
     limit = Limit("a", "high_ches_share", "pairs", maximum=0.5, unit="per token")
     assert limit.describe() == "at most 0.5 (per token)"

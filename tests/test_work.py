@@ -149,6 +149,18 @@ def test_notes_of_models_are_kept(plan, tmp_path):
     assert work.read_notes(tmp_path / "run") == ["cand: plain rows were used"]
 
 
+def test_what_one_piece_of_a_pass_cannot_do_does_not_cost_the_others(plan, tmp_path, monkeypatch):
+    def broken(self, pairs):
+        raise MeasurementError("no similarities")
+
+    monkeypatch.setattr(FakeModel, "_similarities", broken)
+    mine = bench(plan, tmp_path)
+    assert len(mine.scores(mine.reference, "pairs")) == 20
+    assert mine.first_tokens(mine.reference, "pairs").log_probs.shape[0] == 20
+    with pytest.raises(MeasurementError, match="no similarities"):
+        mine.similarities("pairs")
+
+
 def test_an_engine_that_mixes_up_models_has_measured_nothing(plan, tmp_path, monkeypatch):
     real = CountingEngine.models
     monkeypatch.setattr(CountingEngine, "models", lambda self, checkpoints: real(self, checkpoints[::-1]))

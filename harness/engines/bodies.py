@@ -102,10 +102,14 @@ def read_row(
 ) -> tuple[Tensor | None, Tensor]:
     """([R, D] what the LM head reads, [R, V] float32 logits) at positions of one sequence, by the whole model."""
     tokens = torch.tensor([list(ids)], device=device or _device(model))
+    wanted = torch.tensor(list(positions), device=tokens.device)
+    keeps = "logits_to_keep" in inspect.signature(model.forward).parameters
+    some = {"logits_to_keep": wanted} if keeps and len(positions) < len(ids) else {}
     with head.caught(model) as inputs, head.float32(model):
-        logits: Tensor = model(input_ids=tokens, use_cache=False, return_dict=True).logits
-    seen = inputs[-1][0, list(positions)] if inputs and inputs[-1].shape[:2] == tokens.shape else None
-    return seen, logits[0, list(positions)].float()
+        logits: Tensor = model(input_ids=tokens, use_cache=False, return_dict=True, **some).logits
+    picked = slice(None) if some else wanted
+    seen = inputs[-1][0, picked] if inputs and inputs[-1].shape[:2] == logits.shape[:2] else None
+    return seen, logits[0, picked].float()
 
 
 BODIES: Mapping[str, Callable[[Any, Sequence[Group], int], Reader]] = {

@@ -109,12 +109,14 @@ def vocabulary_size(model: Any) -> int:
 def unembedding(model: Any) -> Tensor:
     """W [V, D] float32: the LM head's weights, an adapter's change to them included."""
     head = model.get_output_embeddings()
-    weight: Tensor = head.weight.detach().float()
-    if hasattr(head, "get_delta_weight"):
-        for adapter in head.active_adapters:
-            if adapter in getattr(head, "lora_A", {}):
-                weight = weight + head.get_delta_weight(adapter).float()
-    return weight
+    weight: Tensor = head.weight.detach()
+    if not hasattr(head, "base_layer"):
+        return weight.float()
+    # whatever kind of adapter it is, it is linear: W is what it makes of the identity
+    inputs = torch.eye(weight.shape[1], dtype=weight.dtype, device=weight.device)
+    with torch.no_grad(), float32(model):
+        projected: Tensor = head(inputs).float() - head(torch.zeros_like(inputs[:1])).float()
+    return projected.T.contiguous()
 
 
 @torch.inference_mode()

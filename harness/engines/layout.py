@@ -24,6 +24,9 @@ class Row:
     start: int
     """Index of the first scored token; at least 1."""
 
+    def __post_init__(self) -> None:
+        assert 1 <= self.start < len(self.ids), "a scored token is predicted by one before it"
+
     @property
     def scored(self) -> tuple[int, ...]:
         """The tokens whose log-probabilities are wanted."""
@@ -84,10 +87,10 @@ class Group:
         return starts
 
 
-def share(rows: Sequence[Row]) -> Group:
-    """Lay out rows of one prompt."""
+def share(rows: Sequence[Row], *, apart: bool = False) -> Group:
+    """Lay out rows of one prompt; ``apart``: with nothing shared, each row whole."""
     inputs = [row.ids[:-1] for row in rows]
-    prefix = _common_prefix(inputs)
+    prefix = () if apart else _common_prefix(inputs)
     branches = tuple(ids[len(prefix) :] for ids in inputs)
     predicting: list[list[int]] = []
     start = len(prefix)

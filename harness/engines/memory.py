@@ -26,14 +26,11 @@ def release() -> None:
 
 
 @contextmanager
-def explained(name: str, batch_tokens: int) -> Iterator[None]:
-    """Inside, running out of memory is a ``MeasurementError`` that names the model and the cure."""
+def explained(name: str, cure: str) -> Iterator[None]:
+    """Inside, running out of memory is a ``MeasurementError``: ``name`` "ran out of memory" ``cure``."""
     try:
         yield
     except (RuntimeError, MemoryError) as error:
         if not is_exhausted(error):
             raise
-        raise MeasurementError(
-            f"{name} ran out of memory with --batch-tokens {batch_tokens}; use fewer, for example "
-            f"{max(1, batch_tokens // 4)}, or leave out the longest items"
-        ) from error
+        raise MeasurementError(f"{name} ran out of memory {cure}") from error

@@ -23,11 +23,20 @@ from harness.domain import (
     Prompt,
     ResponseScore,
 )
-from harness.engines import bodies, generation, gradients, head, layout, memory, paths, scoring
+from harness.engines import generation, gradients, head, layout, memory, paths, scoring
 from harness.engines.batching import Countdown
 from harness.engines.tokens import ChatTokenizer, TokenisedPair
 from harness.errors import MeasurementError
 from harness.protocols import FirstTokens, OnProgress, PairResults, no_progress
+
+_ALONE = (
+    "with a single pair, so smaller batches would not help; leave out the longest pairs, or use --model-dtype bfloat16 "
+    "or a device with more memory"
+)
+_GRADIENTS = (
+    "with the gradients of one pair, which take two more copies of the weights; use --model-dtype bfloat16 or a device "
+    "with more memory, or leave out the limit on gradients"
+)
 
 CPU_TOKENS = 2048
 """Most tokens of a scored batch on a CPU."""
@@ -53,7 +62,7 @@ class HfModel:
         self._options = options
         self._vocabulary = vocabulary
         self._choice: paths.Choice | None = None
-        self._chosen_beyond = False
+        self._checked = 0
         self._notes: list[str] = []
 
     @property
@@ -85,7 +94,8 @@ class HfModel:
                 )
             requests += [generation.Request(prompt.id, sample, ids) for sample in range(decoding.samples)]
             owners += [number] * decoding.samples
-        with self._explained():
+        fewer = max(1, self._options.batch_tokens // 4)
+        with self._explained(f"with --batch-tokens {self._options.batch_tokens}; use fewer, for example {fewer}"):
             answers = generation.generate(
                 module,
                 requests,
@@ -130,7 +140,7 @@ class HfModel:
         module, chat = self._open(), self._chat
         tokenised = self._tokenised(pairs)
         groups = [layout.share(_rows(ids)) for ids in tokenised]
-        with self._explained():
+        with self._explained(_ALONE):
             found = scoring.score(
                 module,
                 groups,
@@ -154,7 +164,7 @@ class HfModel:
         results = []
         for pair, ids in zip(pairs, self._tokenised(pairs), strict=True):
             chosen, rejected = _rows(ids)[:2]
-            with self._explained():
+            with self._explained(_GRADIENTS):
                 products = gradients.inner_products(module, chosen, rejected)
             if not all(map(math.isfinite, products)):
                 raise self._not_finite("a gradient", pair)
@@ -212,7 +222,7 @@ class HfModel:
                 raise self._not_finite("a distribution", pair)
         first = [(ids.chosen[0], ids.rejected[0]) for ids in tokenised]
         distinct = {tokens: index for index, tokens in enumerate(dict.fromkeys(first))}
-        with self._explained():
+        with self._explained(_ALONE):
             directions = head.directions(self._open(), list(distinct)).numpy()
         return FirstTokens(
             pair_ids=tuple(pair.id for pair in pairs),
@@ -225,15 +235,13 @@ class HfModel:
         )
 
     def _body(self, longest: int) -> str:
-        """The way to run this model, chosen once; again where sequences longer than an attention window come first."""
-        window = bodies.window(self._open())
-        beyond = window is not None and longest > window
-        if self._choice is None or (beyond and not self._chosen_beyond):
-            with self._explained():
+        """The way to run this model: chosen once, and again where longer sequences come than it was checked for."""
+        if self._choice is None or longest > self._checked:
+            with self._explained(_ALONE):
                 self._choice = paths.choose(
                     self._open(), self._chat, longest=longest, wanted=self._options.scoring, context=self._context()
                 )
-            self._chosen_beyond = beyond
+            self._checked = max(longest, paths.SHORTEST)
             if self._choice.note and self._choice.note not in self._notes:
                 self._notes.append(self._choice.note)
         return self._choice.body
@@ -255,11 +263,16 @@ class HfModel:
         """Token ids of the pairs, all of which fit into the context with each response."""
         tokenised = [self._chat.pair_ids(pair) for pair in pairs]
         for pair, ids in zip(pairs, tokenised, strict=True):
+            if not (ids.chosen_prompt and ids.rejected_prompt):
+                raise MeasurementError(
+                    f"pair {pair.id!r}: its prompt has no tokens, so nothing predicts its responses' first ones; take "
+                    "it out of the corpus"
+                )
             self._check_length(pair.id, max(len(row.ids) for row in _rows(ids)))
         return tokenised
 
-    def _explained(self) -> AbstractContextManager[None]:
-        return memory.explained(self.checkpoint.name, self._options.batch_tokens)
+    def _explained(self, cure: str) -> AbstractContextManager[None]:
+        return memory.explained(self.checkpoint.name, cure)
 
     def _open(self) -> Any:
         assert self._module is not None, f"{self.checkpoint.name} is closed: the engine has moved on"

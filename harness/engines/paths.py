@@ -1,8 +1,9 @@
 """Which of the ``bodies`` is right for a model: the fastest one that agrees with one row at a time.
 
-Three synthetic groups are scored both ways: two answers that share their opening, a one-token answer beside a longer
-one, and, where the data has sequences longer than the model's attention window, one that is longer too. Every unknown
-architecture is covered by what it computes, not by its name.
+Three synthetic groups are scored both ways, in one batch and one row at a time: two answers that share their opening, a
+one-token answer beside a longer one, and one that is as long as the longest sequence of the data, so longer than any
+attention window that matters. Every unknown architecture is covered by what it computes, not by its name: also one
+whose short sequences change when a long one stands in their batch, as rotary positions with a factor for long texts do.
 """
 
 from __future__ import annotations
@@ -21,7 +22,11 @@ TOLERANCE = {torch.float32: (2e-4, 5e-5), torch.float64: (2e-4, 5e-5)}
 """Largest and mean difference per token, nats, at which two ways to run a model still agree."""
 
 ROUGH = (0.5, 0.03)
-"""The same in half precision, where two right ways differ by rounding; a lost prompt or window costs far more."""
+"""The same in half precision, where two right ways differ by rounding; a prompt or window that is lost whole costs far
+more, one that is off by a token may not."""
+
+SHORTEST = 96
+"""Tokens that the long group has at least."""
 
 _TEXTS = (
     ("What should I do?", "Sorry, I cannot help with that.", "Sorry, I can: first, get ready."),
@@ -58,7 +63,7 @@ def choose(model: Any, chat: Any, *, longest: int, wanted: str = "auto", context
 
     Raises ``MeasurementError`` where the one that is wanted is not right.
     """
-    groups = synthetic(chat, bodies.window(model), longest, context)
+    groups = synthetic(chat, longest, context)
     reference = _logprobs(model, groups, "whole-rows", chat.pad)
     refused: list[str] = []
     for body in bodies.BODIES if wanted == "auto" else (wanted,):
@@ -69,16 +74,16 @@ def choose(model: Any, chat: Any, *, longest: int, wanted: str = "auto", context
     raise MeasurementError(f"this model cannot be scored with {refused[0]}; leave the choice to the engine")
 
 
-def synthetic(chat: Any, window: int | None, longest: int, context: int | None) -> list[Group]:
-    """The groups that paths are compared on; none is longer than ``context``."""
+def synthetic(chat: Any, longest: int, context: int | None) -> list[Group]:
+    """The groups that paths are compared on; the last is as long as ``longest``, and none longer than ``context``."""
     rows = []
     for prompt, *answers in _TEXTS:
         rows.append([chat.response_ids(prompt, answer)[:2] for answer in answers])
-    size = min(window + 64 if window is not None and longest > window else 96, context or longest + 160)
+    size = min(max(longest, SHORTEST), context or longest + SHORTEST)
     prompt, answer, _ = chat.response_ids(_LONG, _LONG)
     repeated = answer[:-1] * (size // len(answer[:-1]) + 1)
     room = max(1, size - len(prompt) - 20)
-    rows.append([(prompt + repeated[:room], answer[:12]), (prompt + repeated[:room], answer[4:20])])
+    rows.append([(prompt + repeated[:room], answer[:12]), (prompt + repeated[:room], answer[4:24])])
     limit = context or (1 << 62)
     return [share([Row((p + a)[:limit], min(len(p), limit - 1)) for p, a in group]) for group in rows]
 

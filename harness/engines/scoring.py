@@ -18,7 +18,7 @@ from torch import Tensor
 
 from harness.engines import attention, batching, head
 from harness.engines.bodies import BODIES, Reader, load, width
-from harness.engines.layout import Group
+from harness.engines.layout import Group, share
 from harness.engines.similarity import Likeness, likeness, products, products_by_tiles
 from harness.errors import MeasurementError
 
@@ -70,6 +70,8 @@ def score(
 
     Raises ``MeasurementError`` for similarities of a model whose LM head does not read one hidden state per token.
     """
+    if body == "whole-rows":  # what the others are checked against shares nothing
+        groups = [share(group.rows, apart=True) for group in groups]
     logprobs: list[list[list[float]]] = [[] for _ in groups]
     likenesses: list[Likeness | None] = [None] * len(groups)
     distribution = torch.empty(len(groups), head.vocabulary_size(model)) if first else None

@@ -115,7 +115,7 @@ def attributes(pickled: bytes) -> dict[Any, Any]:
 
 
 def _number(value: object) -> float | None:
-    """A finite number as a float."""
+    """A finite number above 0 as a float: no β is 0 or less, but other trainers record such a "beta"."""
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         return None
-    return float(value) if math.isfinite(value) else None
+    return float(value) if math.isfinite(value) and value > 0 else None

@@ -157,13 +157,29 @@ def test_trap_a_lost_window_is_noticed_only_by_sequences_longer_than_it(monkeypa
     assert "packed: differs by up to" in choice.refused[0]
 
 
-def test_the_long_group_is_longer_than_any_window() -> None:
-    window = 300
-    group = paths.synthetic(Letters(), window, longest=400, context=512)[-1]
-    assert window < group.longest <= 512
-    assert paths.synthetic(Letters(), window, longest=200, context=512)[-1].longest < window, "no data needs it"
-    short = paths.synthetic(Letters(), None, longest=400, context=24)
+def test_the_long_group_is_as_long_as_the_data() -> None:
+    for longest in (150, 400):
+        group = paths.synthetic(Letters(), longest=longest, context=512)[-1]
+        assert longest - 8 <= group.longest <= longest
+    assert paths.synthetic(Letters(), longest=5, context=512)[-1].longest > 80
+    short = paths.synthetic(Letters(), longest=400, context=24)
     assert max(group.longest for group in short) <= 24, "never more than the model takes"
+
+
+def test_trap_a_long_sequence_changes_the_short_ones_in_its_batch(groups: list[Group]) -> None:
+    """LongRoPE: transformers takes other rotary factors for a whole batch where one of its sequences is long."""
+    model = architectures.build("phi3-longrope")
+    generator = random.Random(4)
+    prompt = ids(generator, 90)
+    long = share([Row(prompt + ids(generator, 30), 90), Row(prompt + ids(generator, 5), 90)])
+    expected = naive(model, [*groups[:2], long])
+    for body in ("packed", "shared-rows", "plain-rows"):
+        assert apart(scored(model, [*groups[:2], long], body, batch_tokens=1000), expected) > 0.1, body
+    assert paths.choose(model, Letters(), longest=40, context=512).body == "packed", "no data is long"
+    choice = paths.choose(model, Letters(), longest=long.longest, context=512)
+    assert choice.body == "whole-rows"
+    assert "plain-rows: differs by up to" in choice.note
+    assert apart(scored(model, [*groups[:2], long], choice.body), expected) < TOLERANCE
 
 
 def test_trap_soft_caps_on_attention_are_not_left_out(tmp_path: Any) -> None:

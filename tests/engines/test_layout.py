@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -30,6 +31,19 @@ def test_by_hand() -> None:
     assert group.reads == ((0, 1, 2), (0, 1, 3, 4))
     assert group.places() == [(0, 1), (0, 2), (0, 3), (1, 3), (1, 4)]
     assert (group.tokens, group.longest) == (6, 6)
+
+
+def test_apart_nothing_is_shared() -> None:
+    group = share([Row((1, 2, 3), 1), Row((1, 2, 4), 1)], apart=True)
+    assert (group.prefix, group.branches) == ((), ((1, 2), (1, 2)))
+    assert group.places() == [(0, 0), (0, 1), (1, 0), (1, 1)]
+    assert group.reads == ((0, 1), (2, 3))
+
+
+def test_a_scored_token_needs_one_before_it() -> None:
+    for start in (0, 3):
+        with pytest.raises(AssertionError, match="predicted by one before it"):
+            Row((1, 2, 3), start)
 
 
 def test_nothing_in_common_and_everything_in_common() -> None:

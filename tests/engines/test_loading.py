@@ -81,6 +81,29 @@ def test_an_adapter_equals_its_merged_model(
     )
 
 
+@pytest.mark.parametrize("kind", ["dora", "loha"])
+def test_any_adapter_on_the_head_is_in_the_unembedding(kind: str) -> None:
+    """W is what the head makes of the identity, so logits are its products with the hidden state."""
+    import architectures
+    import peft
+
+    from harness.engines import head
+
+    settings = {"r": 4, "target_modules": ["lm_head"], "init_weights": False}
+    config = (
+        peft.LoHaConfig(**settings)
+        if kind == "loha"
+        else peft.LoraConfig(r=4, target_modules=["lm_head"], use_dora=True, init_lora_weights=False)
+    )
+    wrapped = peft.get_peft_model(architectures.build("llama"), config)
+    model = wrapped.get_base_model().eval()
+    hidden = torch.randn(5, 64)
+    with torch.no_grad():
+        expected = model.lm_head(hidden)
+        assert float((hidden @ model.lm_head.weight.T - expected).abs().max()) > 0.01, "the adapter does something"
+    assert float((hidden @ head.unembedding(model).T - expected).abs().max()) < 1e-4
+
+
 def test_an_adapted_head_moves_the_directions(
     shop: Any, reference: Path, opened: Callable[..., Any], pairs: list[PreferencePair]
 ) -> None:
@@ -292,10 +315,14 @@ def test_running_out_of_memory_says_what_to_do(
 
     monkeypatch.setattr(model._module, "forward", full)
     monkeypatch.setattr(model._module, "generate", full)
-    for work in (
-        lambda: ask.scores(model, pairs),
-        lambda: ask.first_tokens(model, pairs),
-        lambda: model.generate(prompts, Decoding(max_new_tokens=2)),
+    for work, cure in (
+        (lambda: ask.scores(model, pairs), "ran out of memory with a single pair, .* leave out the longest"),
+        (lambda: ask.first_tokens(model, pairs), "ran out of memory with a single pair, .* --model-dtype bfloat16"),
+        (lambda: model.gradients(pairs[:1]), "ran out of memory with the gradients of one pair"),
+        (
+            lambda: model.generate(prompts, Decoding(max_new_tokens=2)),
+            "ran out of memory with --batch-tokens 400; use fewer.* 100",
+        ),
     ):
-        with pytest.raises(MeasurementError, match="ran out of memory with --batch-tokens 400; use fewer.* 100"):
+        with pytest.raises(MeasurementError, match=cure):
             work()

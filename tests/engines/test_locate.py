@@ -40,7 +40,8 @@ def test_a_hub_id_with_a_revision(asked: list[tuple[str, dict[str, Any]]], tmp_p
     assert locate.directory("someone/model@refs/pr/3") == tmp_path
     repo, arguments = asked[0]
     assert (repo, arguments["revision"]) == ("someone/model", "refs/pr/3")
-    assert not [pattern for pattern in arguments["allow_patterns"] if pattern.endswith((".bin", ".py"))]
+    risky = [pattern for pattern in arguments["allow_patterns"] if pattern.endswith((".bin", ".py"))]
+    assert risky == ["training_args.bin"], "which is read as text and never unpickled"
     locate.directory("someone/model", unsafe=True, remote_code=True)
     repo, arguments = asked[1]
     assert arguments["revision"] is None

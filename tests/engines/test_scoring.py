@@ -168,6 +168,16 @@ def test_a_pair_longer_than_the_context_is_named(model: HfModel, pairs: list[Pre
         ask.first_tokens(model, [PreferencePair("too-long", "no " * 200, "a", "b")])
 
 
+def test_a_prompt_without_tokens_is_named(
+    opened: Callable[..., HfModel], reference: Path, pairs: list[PreferencePair], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = opened(reference)
+    real = model._chat.pair_ids
+    monkeypatch.setattr(model._chat, "pair_ids", lambda pair: replace(real(pair), rejected_prompt=()))
+    with pytest.raises(MeasurementError, match="pair 'pair-0': its prompt has no tokens"):
+        ask.scores(model, pairs)
+
+
 def test_a_score_that_is_not_finite_is_named(
     opened: Callable[..., HfModel], reference: Path, pairs: list[PreferencePair]
 ) -> None:
