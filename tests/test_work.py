@@ -105,6 +105,9 @@ def test_a_case_cannot_get_the_results_of_another_corpus(plan, tmp_path):
     comparison = work.Comparison(bench(plan, tmp_path), None, plan.limits[0])
     with pytest.raises(MeasurementError, match="limit 'drop' is on corpus 'unsafe', but its case asked for 'pairs'"):
         comparison.scores("pairs")
+    for ask in (comparison.similarities, comparison.gradients, comparison.response_labels):
+        with pytest.raises(MeasurementError, match="its case asked for 'pairs'"):
+            ask("pairs")
 
 
 @pytest.mark.parametrize("method", ["generate", "_scores", "_first_tokens", "_similarities", "gradients"])

@@ -253,6 +253,25 @@ def test_a_wrong_body_is_never_chosen(broken: str, monkeypatch: pytest.MonkeyPat
         paths.choose(model, Letters(), longest=100, wanted=broken)
 
 
+@pytest.mark.parametrize("spoil", ["one token", "every token a little"])
+def test_both_the_largest_and_the_mean_difference_count(spoil: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = architectures.build("llama")
+    largest, mean = paths.TOLERANCE[torch.float32]
+    real = paths._logprobs
+
+    def off(model: Any, groups: Any, body: str, pad: int) -> torch.Tensor:
+        values = real(model, groups, body, pad)
+        if body == "packed" and spoil == "one token":
+            values[3] += 2 * largest
+            assert 2 * largest / len(values) < mean
+        elif body == "packed":
+            values += (mean + largest) / 2
+        return values
+
+    monkeypatch.setattr(paths, "_logprobs", off)
+    assert paths.choose(model, Letters(), longest=100).body == "shared-rows"
+
+
 def test_what_is_not_a_number_agrees_with_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     model = architectures.build("llama")
 

@@ -17,6 +17,7 @@ from peers import lm_eval_logprobs, trl_rows
 from transformers import AutoModelForCausalLM
 
 from harness.domain import PreferencePair
+from harness.engines import paths
 from harness.engines.model import HfModel
 from harness.errors import MeasurementError
 
@@ -166,6 +167,20 @@ def test_a_pair_longer_than_the_context_is_named(model: HfModel, pairs: list[Pre
         ask.scores(model, [*pairs, long])
     with pytest.raises(MeasurementError, match="too-long"):
         ask.first_tokens(model, [PreferencePair("too-long", "no " * 200, "a", "b")])
+
+
+def test_longer_sequences_than_it_was_checked_for_are_checked(
+    opened: Callable[..., HfModel], reference: Path, pairs: list[PreferencePair], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = opened(reference)
+    asked: list[int] = []
+    real = paths.choose
+    monkeypatch.setattr(paths, "choose", lambda *a, **k: asked.append(k["longest"]) or real(*a, **k))
+    long = PreferencePair("long", "Hi", "no " * 50, "yes")
+    for some in (pairs[1:2], pairs[:1], [long], pairs[1:2], [long]):
+        ask.scores(model, some)
+    assert len(asked) == 2, "short ones once, then the long one"
+    assert asked[1] > 96 > asked[0]
 
 
 def test_a_prompt_without_tokens_is_named(
