@@ -35,7 +35,7 @@ manifest: $(VENV)/.core  ## write fixtures/MANIFEST.json again after changing a 
 schema: $(VENV)/.core  ## write the policy's JSON Schema
 	$(BIN)/python -m harness schema --output evals/policy.schema.json
 
-bench: $(VENV)/.bench $(BENCH_VENV)/.vllm  ## speed and memory beside other engines (about 15 minutes; docs/benchmarks.md)
+bench: $(VENV)/.bench $(BENCH_VENV)/.vllm  ## speed and memory beside other engines (about 20 minutes; docs/benchmarks.md)
 	$(BIN)/python -m benchmarks --vllm-python $(BENCH_VENV)/bin/python $(BENCH)
 
 clean:
