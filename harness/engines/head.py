@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -90,12 +91,17 @@ class _Float32Linear:
     def __init__(self, linear: nn.Linear) -> None:
         self._linear = linear
 
+    @cached_property
+    def _exact(self) -> Tensor:
+        """W [V, D] float32, for devices that cannot multiply halves into float32; one copy for all chunks of a pass."""
+        return self._linear.weight.float()
+
     def __call__(self, x: Tensor) -> Tensor:
         weight, bias = self._linear.weight, self._linear.bias
         if x.is_cuda and x.dtype == weight.dtype:
             y = torch.mm(x.flatten(0, -2), weight.T, out_dtype=torch.float32).view(*x.shape[:-1], -1)
         else:
-            y = nn.functional.linear(x.float(), weight.float())
+            y = nn.functional.linear(x.float(), self._exact)
         return y if bias is None else y + bias.float()
 
 

@@ -126,15 +126,20 @@ class _Chunks:
     def run(self, *, similarity: bool, first: bool) -> None:
         for members in self._together():
             begin, end = self._begins[members.start], self._begins[members.stop]
-            held = self._read(members, begin, end, similarity=similarity, first=first)
-            if similarity and held is not None:
-                read, probabilities = held
-                for number in members:
-                    part = slice(self._begins[number] - begin, self._begins[number + 1] - begin)
-                    gram, picked = products(self._groups[number], probabilities[part])
-                    self.likenesses.append(likeness(self._groups[number], read[part], gram, picked))
-            elif similarity:
-                self._by_tiles(self._groups[members.start], begin, end)
+            reads, probabilities = self._read(members, begin, end, similarity=similarity, first=first)
+            if not similarity:
+                continue
+            read = torch.cat(reads)
+            for number in members:
+                group, part = (
+                    self._groups[number],
+                    slice(self._begins[number] - begin, self._begins[number + 1] - begin),
+                )
+                if probabilities is None:
+                    gram, picked = self._by_tiles(group, begin, end)
+                else:
+                    gram, picked = products(group, probabilities[part])
+                self.likenesses.append(likeness(group, read[part], gram, picked))
 
     def logprobs(self) -> list[list[list[float]]]:
         """For each group and row."""
@@ -153,8 +158,9 @@ class _Chunks:
 
     def _read(
         self, members: range, begin: int, end: int, *, similarity: bool, first: bool
-    ) -> tuple[Tensor, Tensor] | None:
-        """Read needed tokens [begin, end) in chunks; gives (what the head read [R, D], π [R, V]) where these fit."""
+    ) -> tuple[list[Tensor], Tensor | None]:
+        """Read needed tokens [begin, end) in chunks; for similarity gives what the head read, [R, D] in parts, and
+        π [R, V], None where that would not fit."""
         firsts = {self._begins[number] + self._groups[number].reads[0][0] for number in members} if first else set()
         reads: list[Tensor] = []
         held: Tensor | None = None
@@ -169,18 +175,16 @@ class _Chunks:
                 elif end - begin <= self._held:
                     held = log_probs.new_empty(end - begin, log_probs.shape[1]) if held is None else held
                     torch.exp(log_probs, out=held[part.start - begin : part.stop - begin])
-        return None if held is None else (torch.cat(reads), held)
+        return reads, held
 
-    def _by_tiles(self, group: Group, begin: int, end: int) -> None:
-        """Likeness of a group whose probabilities do not fit at once: the head runs again, two tiles are held."""
+    def _by_tiles(self, group: Group, begin: int, end: int) -> tuple[Tensor, Tensor]:
+        """``products`` of a group whose probabilities do not fit at once: the head runs again, two tiles are held."""
 
         def probabilities(tile: slice) -> Tensor:
             return self._reader(slice(begin + tile.start, begin + tile.stop))[1].softmax(dim=-1)
 
         tiles = list(_slices(0, end - begin, max(1, self._held // 2)))
-        gram, picked = products_by_tiles(group, probabilities, tiles)
-        read = torch.cat([_seen(self._reader(slice(begin + tile.start, begin + tile.stop))[0]) for tile in tiles])
-        self.likenesses.append(likeness(group, read, gram, picked))
+        return products_by_tiles(group, probabilities, tiles)
 
     def _keep(self, logits: Tensor, begin: int, end: int) -> Tensor:
         """Keep log π of the tokens predicted in [begin, end); returns log π [R, V]."""
