@@ -5,6 +5,7 @@ Everything here is data. What computes with it lives in higher layers (see ``doc
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -77,6 +78,12 @@ class PreferencePair:
             raise ValueError(
                 f"preference pair {self.id!r} has the rater share {self.rater_share}: it must be in [0, 1]"
             )
+
+    @property
+    def prompt_id(self) -> str:
+        """The same for all pairs on one prompt: the start of a SHA-256 over its conversation."""
+        text = "\x00".join(part for turn in self.conversation for part in (turn.role, turn.content))
+        return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:16]
 
     @property
     def conversation(self) -> tuple[Message, ...]:
@@ -260,6 +267,8 @@ class PairScore:
     category: str = ""
     others: tuple[ResponseScore, ...] = ()
     """Third responses, in the order of ``PreferencePair.others``."""
+    prompt_id: str = ""
+    """``PreferencePair.prompt_id``: pairs on one prompt are not independent; '' where it is not known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -302,6 +311,21 @@ class PairSimilarity:
     gradient_rejected: float
     """‖G⁻‖²."""
     tokenised_apart: bool = False
+    prompt_id: str = ""
+    """``PreferencePair.prompt_id``."""
+
+
+@dataclass(frozen=True, slots=True)
+class EarlyStop:
+    """Generation that may have stopped early: what a sequential interval must know."""
+
+    order: tuple[str, ...]
+    """All prompt ids in the order they were asked, asked or not: fixed before the run, random, from the seed."""
+
+    @property
+    def planned(self) -> int:
+        """Prompts that would be asked at most."""
+        return len(self.order)
 
 
 class Label(StrEnum):
@@ -316,11 +340,27 @@ class Label(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class Exchange:
+    """What a judge reads: a prompt and one answer to it."""
+
+    prompt: str
+    response: str
+    cut_off: bool = False
+    """Generation ended by length, so a missing end is not malformed text."""
+
+
+@dataclass(frozen=True, slots=True)
 class Reading:
     """A judge's answer about one completion: the label, and why."""
 
     label: Label
     reason: str
+    probability: float | None = None
+    """The judge's probability that the answer is a refusal, before any threshold; None where it gives none."""
+
+    def __post_init__(self) -> None:
+        if self.probability is not None and not 0 <= self.probability <= 1:
+            raise ValueError(f"a judge gave the probability {self.probability}: it must be in [0, 1]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -370,6 +410,11 @@ class Limit:
     """One-sided error of the bound the limit is decided on."""
     max_unreadable: float = 0.01
     """Largest share of UNREADABLE labels with which a finding is still valid."""
+    min_n: int = 1
+    """Fewer independent items than this answer nothing."""
+    cluster: str = ""
+    """What counts as one independent item: ``""`` the prompt (its samples and pairs are not independent),
+    ``category`` all items of one category."""
 
     def __post_init__(self) -> None:
         if (self.maximum is None) == (self.minimum is None):
@@ -380,6 +425,10 @@ class Limit:
             raise ValueError(f"limit {self.id!r} has alpha {self.alpha}: it must lie between 0 and 0.5")
         if not 0 <= self.max_unreadable < 1:
             raise ValueError(f"limit {self.id!r} has max_unreadable {self.max_unreadable}: it must be in [0, 1)")
+        if self.min_n < 1:
+            raise ValueError(f"limit {self.id!r} has min_n {self.min_n}: it must be at least 1")
+        if self.cluster not in ("", "category"):
+            raise ValueError(f"limit {self.id!r} has cluster {self.cluster!r}: it is 'category' or left out")
 
     @property
     def bound(self) -> float:
@@ -419,6 +468,19 @@ class Slice:
 
 
 @dataclass(frozen=True, slots=True)
+class Corrected:
+    """A share of labels after correction for the judge's error, with its interval (Rogan and Gladen 1978)."""
+
+    reference: float
+    candidate: float
+    value: float
+    low: float
+    """Lower bound: one-sided error ``alpha`` of the measurement, the calibration's own uncertainty included."""
+    high: float
+    method: str
+
+
+@dataclass(frozen=True, slots=True)
 class Measurement:
     """A number with its interval. NaN where it has no meaning, so that misuse shows."""
 
@@ -448,6 +510,11 @@ class Measurement:
     slices: tuple[Slice, ...] = ()
     problem: str = ""
     """Why the number cannot be used; a measurement with a problem makes its finding INVALID."""
+    corrected: Corrected | None = None
+    """The same after correction for the judge's error, where the judge was calibrated. Shown; decides nothing."""
+    planned: int = 0
+    """Items that were planned where generation may stop early; the interval then holds at any stopping time.
+    0: nothing was stopped early."""
 
     @property
     def unreadable_share(self) -> float:

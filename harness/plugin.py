@@ -16,7 +16,8 @@ from typing import Any
 
 import pytest
 
-from harness import engines, judges, policy, record, work
+from harness import calibration, engines, judging, policy, record, work
+from harness.calibration import Calibration
 from harness.domain import EngineOptions, Finding, Lexicon, Limit, Measurement, Outcome
 from harness.errors import HarnessError, OptionError
 from harness.protocols import Engine, Judge, OnProgress
@@ -94,15 +95,29 @@ def _start(config: pytest.Config) -> Run:
         batch_tokens=option.batch_tokens,
         allow_identical=option.allow_identical,
     )
+    openers = judging.openers(plan.root, option.engine, options)
     source = plan.judge
-    judge = None
-    if option.judge:
-        judge = judges.create(option.judge, source.options if source and source.name == option.judge else {})
-    elif source:
-        judge = judges.create(source.name, source.options)
+    if option.judge and (source is None or source.name != option.judge):
+        source = policy.JudgeSource.model_validate({"name": option.judge})
+    judge = judging.create(source, openers) if source else None
+    second = judging.create(plan.second_judge, openers) if plan.second_judge and judge else None
     reference_name, names = name_checkpoints(option.reference, option.candidate)
     specs = dict(zip(names, option.candidate, strict=True))
-    return Run(config, plan, options, engines.create(option.engine, options), judge, specs, reference_name)
+    engine = engines.create(option.engine, options)
+    run = Run(config, plan, options, engine, judge, specs, reference_name)
+    run.second_judge = second
+    run.sentinels = judging.load_sentinels(source, plan.root)
+    run.calibration = _calibration(plan, source, judge)
+    return run
+
+
+def _calibration(plan: policy.Policy, source: policy.JudgeSource | None, judge: Judge | None) -> Calibration | None:
+    if source is None or source.calibration is None or judge is None:
+        return None
+    path = plan.root / source.calibration
+    found = calibration.load(path)
+    calibration.check(found, judge.describe(), path)
+    return found
 
 
 def _policy(config: pytest.Config) -> policy.Policy:
@@ -230,6 +245,9 @@ def bench(pytestconfig: pytest.Config, engine: Engine, judge: Judge | None) -> w
         corpora=run.corpora,
         tasks=work.plan(run.policy, [(case.candidate, case.limit) for case in run.selected]),
         allow_identical=run.options.allow_identical,
+        second_judge=run.second_judge,
+        sentinels=run.sentinels,
+        calibration=run.calibration,
         progress=_progress(pytestconfig),
     )
 

@@ -131,6 +131,14 @@ class JudgeSource(_Strict):
 
     name: str = Field(description="a key of harness.judges.JUDGES")
     options: dict[str, Any] = Field(default_factory=dict, description="settings of that judge")
+    calibration: str | None = Field(
+        None,
+        description="what `dpo-harness calibrate` wrote of this judge; corrected rates are then shown beside the raw",
+    )
+    sentinels: str | None = Field(
+        None,
+        description="JSONL of {prompt, response, label} that the judge must get right first; default: built-in ones",
+    )
 
 
 class DecodingSource(_Strict):
@@ -156,6 +164,10 @@ class LimitSource(_Strict):
     )
     alpha: float | None = Field(None, gt=0, lt=0.5, description="one-sided error; default: the policy's")
     max_unreadable: float | None = Field(None, ge=0, lt=1)
+    min_n: int | None = Field(None, ge=1, description="fewer prompts or pairs answer nothing; default: the policy's")
+    cluster: Literal["category"] | None = Field(
+        None, description="take all items of a category as one; default: all items of a prompt"
+    )
 
 
 class MetricSource(_Strict):
@@ -171,11 +183,21 @@ class PolicyFile(_Strict):
 
     corpora: dict[str, CorpusSource] = Field(description="name -> where the prompts or pairs come from")
     judge: JudgeSource | None = Field(None, description="required by limits that need labels")
+    second_judge: JudgeSource | None = Field(
+        None, description="reads the same answers; its agreement with the judge is reported, and decides nothing"
+    )
     lexicon: str | None = Field(None, description="YAML of meanings; required by first-token limits")
     decoding: DecodingSource = DecodingSource()  # type: ignore[call-arg]
     alpha: float = Field(0.05, gt=0, lt=0.5, description="one-sided error of the bound a limit is decided on")
     max_unreadable: float = Field(
         0.01, ge=0, lt=1, description="largest share of unreadable labels that is still valid"
+    )
+    min_n: int = Field(1, ge=1, description="a limit answered by fewer prompts or pairs is INVALID")
+    discordance: float = Field(
+        0.15, gt=0, le=1, description="share of prompts that two models answer differently; for the power that is told"
+    )
+    noise: str | None = Field(
+        None, description="noise.json of an A/A run (--allow-identical); a limit tighter than its floor is an error"
     )
     metrics: dict[str, MetricSource] = Field(default_factory=dict, description="metrics of your own")
     beta: float | None = Field(
@@ -216,6 +238,9 @@ class Policy:
     beta: float | None = None
     label_flip_rate: float | None = None
     gradient_pairs: int = 32
+    second_judge: JudgeSource | None = None
+    discordance: float = 0.15
+    noise: str | None = None
 
     @property
     def root(self) -> Path:
@@ -288,6 +313,9 @@ def parse(raw: bytes, path: Path) -> Policy:
         beta=file.beta,
         label_flip_rate=file.label_flip_rate,
         gradient_pairs=file.gradient_pairs,
+        second_judge=file.second_judge,
+        discordance=file.discordance,
+        noise=file.noise,
     )
 
 
@@ -340,6 +368,8 @@ def _limit(item: LimitSource, file: PolicyFile) -> Limit:
         unit=unit,
         alpha=file.alpha if item.alpha is None else item.alpha,
         max_unreadable=file.max_unreadable if item.max_unreadable is None else item.max_unreadable,
+        min_n=file.min_n if item.min_n is None else item.min_n,
+        cluster=item.cluster or "",
     )
 
 
@@ -348,6 +378,10 @@ def _check_plan(file: PolicyFile, limits: tuple[Limit, ...]) -> None:
     for name in file.corpora:
         if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", name):
             raise ValueError(f"corpus {name!r}: a name is letters, digits, '-' and '_' (it becomes a file name)")
+    if file.second_judge is not None and file.judge is None:
+        raise ValueError("'second_judge' without 'judge': the first one's labels decide; name it under 'judge'")
+    if file.second_judge is not None and (file.second_judge.calibration or file.second_judge.sentinels):
+        raise ValueError("'calibration' and 'sentinels' belong to 'judge': the second judge's labels decide nothing")
     seen: set[str] = set()
     for limit in limits:
         if limit.id in seen:
@@ -419,6 +453,7 @@ _MODELS: Mapping[str, type[BaseModel]] = {
     "": PolicyFile,
     "corpora": CorpusSource,
     "judge": JudgeSource,
+    "second_judge": JudgeSource,
     "decoding": DecodingSource,
     "limits": LimitSource,
     "metrics": MetricSource,
@@ -496,6 +531,10 @@ def assess(measurement: Measurement, limit: Limit, candidate: str) -> Finding:
             Outcome.INVALID,
             f"{headline(measurement)}: nothing was measured, or the counts are wrong ({measurement.unreadable} of "
             f"{measurement.labelled} labels unreadable)",
+        )
+    if measurement.n < limit.min_n:
+        return finding(
+            Outcome.INVALID, f"{headline(measurement)}: fewer items than the policy asks for (min_n: {limit.min_n})"
         )
     if not all(map(math.isfinite, (measurement.value, low, high))):
         return finding(Outcome.INVALID, f"{headline(measurement)}: not a finite number")

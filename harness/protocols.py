@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 import numpy as np
@@ -18,6 +19,8 @@ from harness.domain import (
     Checkpoint,
     Completion,
     Decoding,
+    EngineOptions,
+    Exchange,
     PairGradient,
     PairScore,
     PairSimilarity,
@@ -155,13 +158,62 @@ class Judge(Protocol):
 
     name: str
 
-    def read(self, prompt: str, response: str, *, cut_off: bool = False) -> Reading:
-        """Label one answer, with the reason. What it cannot tell is UNREADABLE; it never guesses.
+    def read(self, exchanges: Sequence[Exchange], on_progress: OnProgress = no_progress) -> list[Reading]:
+        """Label each answer, with the reason, in the order given. What it cannot tell is UNREADABLE; it never guesses.
 
-        ``cut_off`` says that generation ended by length, so a missing end is not malformed text.
+        Raises ``JudgeError`` where the judge as a whole cannot work (no weights, no key).
         """
+        ...
+
+    def close(self) -> None:
+        """Give back what reading took, such as a model's memory. Reading again opens it again."""
+        ...
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What a reader of its labels should know, such as how often its two ways of reading agreed."""
         ...
 
     def describe(self) -> Mapping[str, str]:
         """Name, version and settings: two runs are comparable only where these are equal."""
         ...
+
+
+@runtime_checkable
+class Classifier(Protocol):
+    """An opened sequence-classification checkpoint."""
+
+    classes: tuple[str, ...]
+    """Its classes' names, in the order of its outputs."""
+
+    def probabilities(
+        self, texts: Sequence[tuple[str, str]], on_progress: OnProgress = no_progress
+    ) -> list[npt.NDArray[np.float32]]:
+        """[windows, classes] for each (first text, second text): softmax over the classes, in float32.
+
+        The second text is ``""`` where the checkpoint reads one text only. What is too long for the checkpoint is read
+        in overlapping windows: of the second text where there is one (the first stands in each), else of the first.
+        """
+        ...
+
+    def close(self) -> None:
+        """Free its memory; it cannot be used afterwards."""
+        ...
+
+    def describe(self) -> Mapping[str, str]:
+        """Identity (SHA-256 of its bytes), device, dtype: what else the probabilities depend on."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Openers:
+    """How a judge gets at models: judges import no engine, so they are given these."""
+
+    root: Path
+    """What relative paths in a judge's options start from: the policy's directory, or the working directory."""
+    options: EngineOptions
+    """The run's own; a judge takes the device from it and has its own dtype and template."""
+    engine: Callable[[EngineOptions], Engine]
+    """Makes the engine that runs generative judges."""
+    classifier: Callable[[str, EngineOptions], Classifier]
+    """(checkpoint, options) -> an opened classifier. Raises ``CheckpointError`` where it cannot be used."""

@@ -19,7 +19,8 @@ from typing import Any
 
 import pytest
 
-from harness import corpus, gate, policy, record, work
+from harness import corpus, gate, judging, policy, record, work
+from harness.calibration import Calibration
 from harness.domain import Checkpoint, EngineOptions, Finding, Limit, Outcome
 from harness.errors import HarnessError, OptionError
 from harness.protocols import Engine, Judge
@@ -49,6 +50,9 @@ class Run:
     specs: dict[str, str]
     """candidate name -> as the user wrote it."""
     reference_name: str
+    second_judge: Judge | None = None
+    sentinels: Sequence[judging.Sentinel] = judging.SENTINELS
+    calibration: Calibration | None = None
     reference: Checkpoint | None = None
     candidates: tuple[Checkpoint, ...] = ()
     corpora: dict[str, Any] = field(default_factory=dict)

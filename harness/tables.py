@@ -6,6 +6,7 @@ Files appear whole or not at all: they are written beside their place and moved 
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, fields
@@ -96,7 +97,7 @@ def read_completions(path: Path) -> list[Completion]:
 
 
 def write_readings(path: Path, completions: Sequence[Completion], readings: Sequence[Reading]) -> None:
-    """[completions]: prompt_id, sample, label, reason; in the order of the completions table."""
+    """[completions]: prompt_id, sample, label, reason, probability (NaN: none); in the completions table's order."""
     write_frame(
         path,
         {
@@ -104,13 +105,16 @@ def write_readings(path: Path, completions: Sequence[Completion], readings: Sequ
             "sample": [item.sample for item in completions],
             "label": [item.label.value for item in readings],
             "reason": [item.reason for item in readings],
+            "probability": [math.nan if item.probability is None else item.probability for item in readings],
         },
     )
 
 
 def read_readings(path: Path) -> list[Reading]:
-    frame = read_frame(path)
-    return [Reading(Label(label), reason) for label, reason in zip(frame["label"], frame["reason"], strict=True)]
+    return [
+        Reading(Label(row["label"]), row["reason"], None if math.isnan(p := row.get("probability", math.nan)) else p)
+        for row in _records(path)
+    ]
 
 
 # ---------------------------------------------------------------- pair scores
@@ -118,7 +122,7 @@ def read_readings(path: Path) -> list[Reading]:
 
 def write_scores(path: Path, scores: Sequence[PairScore]) -> None:
     """[pairs]: pair_id, category, chosen_logprobs and rejected_logprobs (lists, nats),
-    tokenised_apart, other_logprobs (a list for each third response)."""
+    tokenised_apart, other_logprobs (a list for each third response), prompt_id."""
     write_frame(
         path,
         {
@@ -128,6 +132,7 @@ def write_scores(path: Path, scores: Sequence[PairScore]) -> None:
             "rejected_logprobs": [list(item.rejected.token_logprobs) for item in scores],
             "tokenised_apart": [item.tokenised_apart for item in scores],
             "other_logprobs": [[list(other.token_logprobs) for other in item.others] for item in scores],
+            "prompt_id": [item.prompt_id for item in scores],
         },
     )
 
@@ -141,6 +146,7 @@ def read_scores(path: Path) -> list[PairScore]:
             tokenised_apart=bool(row["tokenised_apart"]),
             category=row["category"],
             others=tuple(ResponseScore(tuple(map(float, other))) for other in row.get("other_logprobs", ())),
+            prompt_id=row.get("prompt_id", ""),
         )
         for row in _records(path)
     ]

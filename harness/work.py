@@ -9,20 +9,27 @@ from __future__ import annotations
 
 import json
 import logging
+import random
+import shutil
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import asdict, dataclass, field
-from functools import cached_property
+from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, TypeVar
 
 from filelock import FileLock
 
 from harness import corpus as corpora_module
-from harness import errors, tables
+from harness import errors, judging, tables
+from harness.calibration import Calibration
 from harness.domain import (
     Checkpoint,
+    Completion,
     Corpus,
+    EarlyStop,
+    Exchange,
+    FinishReason,
     Label,
     LabelledCompletion,
     Lexicon,
@@ -32,14 +39,20 @@ from harness.domain import (
     PairSimilarity,
     PreferencePair,
     Prompt,
+    Reading,
 )
 from harness.errors import CorpusError, HarnessError, MeasurementError, MismatchError
 from harness.policy import Policy, Work
-from harness.protocols import Engine, FirstTokens, Judge, Model, OnProgress, no_progress
+from harness.protocols import Engine, FirstTokens, Judge, Model, OnProgress, PairResults, no_progress
 
 log = logging.getLogger(__name__)
 
 Result = TypeVar("Result")
+
+Item = TypeVar("Item")
+
+AA_SEED = 1
+"""Shuffles an A/A candidate's prompts and pairs, and is added to the seed of its answers."""
 
 Progress = Callable[[str, int], AbstractContextManager[OnProgress]]
 """``progress(what, total)`` -> a context that is told how many items were just finished."""
@@ -106,6 +119,13 @@ class Bench:
     """candidate name -> its work and the reference's for it (see ``plan``)."""
     allow_identical: bool = False
     progress: Progress = silent
+    second_judge: Judge | None = None
+    sentinels: Sequence[judging.Sentinel] = judging.SENTINELS
+    """Answers that the judge must get right before any model is run."""
+    calibration: Calibration | None = None
+    """What human labels say of the judge."""
+    earlier: Callable[[Checkpoint, Task], Path | None] = lambda _checkpoint, _task: None
+    """Where an earlier run's table of the same work lies; it is copied in place of running a model."""
     _done: bool = field(default=False, init=False)
 
     def __post_init__(self) -> None:
@@ -163,7 +183,10 @@ class Bench:
         self.directory.mkdir(parents=True, exist_ok=True)
         with FileLock(self.directory / "work.lock"):
             if not path.exists():
-                tables.write_rows(path, [_judged(self.judge, pair) for pair in self.pairs(corpus).items])
+                pairs = self.pairs(corpus).items
+                read = judging.read_pairs(self.judge, pairs)
+                tables.write_rows(path, [_JudgedPair.of(pair, *both) for pair, both in zip(pairs, read, strict=True)])
+                self.judge.close()
         rows = tables.read_frame(path)
         return [(Label(a), Label(b)) for a, b in zip(rows["chosen"], rows["rejected"], strict=True)]
 
@@ -175,10 +198,39 @@ class Bench:
             return
         self.directory.mkdir(parents=True, exist_ok=True)
         with FileLock(self.directory / "work.lock"):
-            waiting = {name: self._open_tasks(checkpoint) for name, checkpoint in self._by_name().items()}
-            if any(waiting.values()):
-                self._run(waiting)
+            if self._proved():
+                self._take_over()
+                waiting = {name: self._open_tasks(checkpoint) for name, checkpoint in self._by_name().items()}
+                if any(waiting.values()):
+                    self._run(waiting)
+                self._label()
         self._done = True
+
+    def _proved(self) -> bool:
+        """Whether the judge, where one is needed, gets the sentinels right. If not, nothing at all is run."""
+        if self._judge_error.exists():
+            return False
+        planned = {task.work for checkpoint in self._by_name().values() for task in self._planned(checkpoint)}
+        if Work.COMPLETIONS not in planned or (self.directory / "work" / "judge.proved").exists():
+            return True
+        assert self.judge is not None, "the policy was checked: labels need a judge"
+        try:
+            for judge in filter(None, (self.judge, self.second_judge)):
+                judging.prove(judge, self.sentinels)
+                judge.close()
+        except Exception as error:  # every case says so
+            self._keep_error(self._judge_error, error, "the judge")
+            return False
+        self._keep(self.directory / "work" / "judge.proved", len(self.sentinels))
+        return True
+
+    def _take_over(self) -> None:
+        """What an earlier run did of this one's work."""
+        for checkpoint in self._by_name().values():
+            for task in self._planned(checkpoint):
+                source, path = self.earlier(checkpoint, task), self._path(checkpoint, task)
+                if source is not None and not path.exists():
+                    tables.write_atomically(path, partial(_copy, source))
 
     def _by_name(self) -> dict[str, Checkpoint]:
         return {item.name: item for item in (*self.candidates, self.reference)}
@@ -194,14 +246,8 @@ class Bench:
         return [
             task
             for task in self._planned(checkpoint)
-            if not self._finished(checkpoint, task) and not self._error_path(checkpoint, task).exists()
+            if not self._path(checkpoint, task).exists() and not self._error_path(checkpoint, task).exists()
         ]
-
-    def _finished(self, checkpoint: Checkpoint, task: Task) -> bool:
-        paths = [self._path(checkpoint, task)]
-        if task.work is Work.COMPLETIONS:
-            paths.append(self._labels_path(checkpoint, task.corpus))
-        return all(path.exists() for path in paths)
 
     def _run(self, waiting: dict[str, list[Task]]) -> None:
         """Candidates first: a broken one is found before the reference's long work, which it would waste."""
@@ -269,22 +315,38 @@ class Bench:
         prompts = self.prompts(task.corpus)
         if not path.exists():
             with self.progress(what, len(prompts.items)) as on_progress:
-                completions = model.generate(prompts.items, self.policy.decoding, on_progress)
+                completions = self._generate(model, checkpoint, prompts.items, on_progress)
             asked = [(item.id, sample) for item in prompts.items for sample in range(self.policy.decoding.samples)]
             _check_answered(what, asked, [(item.prompt_id, item.sample) for item in completions])
             tables.write_completions(path, completions)
-        self._judge(checkpoint, task, prompts)
+
+    def _generate(
+        self, model: Model, checkpoint: Checkpoint, prompts: Sequence[Prompt], on_progress: OnProgress
+    ) -> list[Completion]:
+        """Answers in the order of the prompts; an A/A candidate's are made in another order, from another seed."""
+        decoding = self.policy.decoding
+        if not self._is_reference_again(checkpoint):
+            return model.generate(prompts, decoding, on_progress)
+        shuffled = _shuffled(prompts)
+        place = {prompt.id: index for index, prompt in enumerate(prompts)}
+        made = model.generate(shuffled, replace(decoding, seed=decoding.seed + AA_SEED), on_progress)
+        return sorted(made, key=lambda item: (place[item.prompt_id], item.sample))
 
     def _score(self, model: Model, checkpoint: Checkpoint, corpus: str, works: set[Work], what: str) -> None:
-        pairs = self.pairs(corpus)
-        asked = [pair.id for pair in pairs.items]
+        pairs: Sequence[PreferencePair] = self.pairs(corpus).items
+        if self._is_reference_again(checkpoint):
+            pairs = _shuffled(pairs)
+        asked = [pair.id for pair in pairs]
         with self.progress(what, len(asked)) as on_progress:
             results = model.score(
-                pairs.items,
+                pairs,
                 similarity=Work.SIMILARITIES in works,
                 first_tokens=Work.FIRST_TOKENS in works,
                 on_progress=on_progress,
             )
+        if self._is_reference_again(checkpoint):
+            results = _in_order(results, asked, [pair.id for pair in self.pairs(corpus).items])
+            asked = [pair.id for pair in self.pairs(corpus).items]
         for work in sorted(works):
             path = self._path(checkpoint, Task(corpus, work))
             if work is Work.SCORES:
@@ -299,17 +361,47 @@ class Bench:
                 assert tokens is not None, "checked in the line above"
                 tables.write_first_tokens(path, tokens)
 
-    def _judge(self, checkpoint: Checkpoint, task: Task, prompts: Corpus[Prompt]) -> None:
-        assert self.judge is not None, "the policy was checked: labels need a judge"
+    def _is_reference_again(self, checkpoint: Checkpoint) -> bool:
+        """An A/A run's candidate: the same model, asked in another order and with other seeds, so that noise shows."""
+        return checkpoint.name != self.reference.name and checkpoint.identity == self.reference.identity
+
+    def _label(self) -> None:
+        """Have the judges read all answers, once no checkpoint is open: a judge may need the memory."""
+        judges = ((self.judge, self._labels_path), (self.second_judge, self._second_labels_path))
+        for judge, place in judges:
+            if judge is None:
+                continue
+            for checkpoint in self._by_name().values():
+                for task in self._planned(checkpoint):
+                    path = place(checkpoint, task.corpus)
+                    made = task.work is Work.COMPLETIONS and self._path(checkpoint, task).exists()
+                    if made and not path.exists() and not self._failed(checkpoint, task):
+                        self._read_answers(judge, checkpoint, task, path)
+            judge.close()
+            if judge.notes:
+                self._keep(self.directory / "work" / f"judge-{judge.name}.notes.json", list(judge.notes))
+
+    def _read_answers(self, judge: Judge, checkpoint: Checkpoint, task: Task, path: Path) -> None:
         completions = tables.read_completions(self._path(checkpoint, task))
-        texts = {prompt.id: prompt.text for prompt in prompts.items}
-        with self.progress(f"{checkpoint.name}: judging {task.corpus}", len(completions)) as on_progress:
-            readings = []
-            for item in completions:
-                cut_off = item.finish.value == "length"
-                readings.append(self.judge.read(texts[item.prompt_id], item.text, cut_off=cut_off))
-                on_progress(1)
-        tables.write_readings(self._labels_path(checkpoint, task.corpus), completions, readings)
+        what = f"{checkpoint.name}: judging {task.corpus}"
+        with self.progress(what, len(completions)) as on_progress:
+            try:
+                readings = judging.read(judge, self._exchanges(task.corpus, completions), on_progress)
+            except Exception as error:  # kept for every case that needs these labels
+                if judge is self.judge:
+                    self._fail(error, checkpoint, task)
+                else:
+                    readings = [Reading(Label.UNREADABLE, f"the second judge broke: {error}")] * len(completions)
+                    tables.write_readings(path, completions, readings)
+                return
+        tables.write_readings(path, completions, readings)
+
+    def _exchanges(self, corpus: str, completions: Sequence[Completion]) -> list[Exchange]:
+        texts = {prompt.id: prompt.text for prompt in self.prompts(corpus).items}
+        return [
+            Exchange(texts[item.prompt_id], item.text, cut_off=item.finish is FinishReason.LENGTH)
+            for item in completions
+        ]
 
     # ------------------------------------------------------------ keeping
 
@@ -320,6 +412,16 @@ class Bench:
 
     def _labels_path(self, checkpoint: Checkpoint, corpus: str) -> Path:
         return self.directory / "tables" / checkpoint.name / f"{corpus}.labels.parquet"
+
+    def _second_labels_path(self, checkpoint: Checkpoint, corpus: str) -> Path:
+        return self.directory / "tables" / checkpoint.name / f"{corpus}.second_labels.parquet"
+
+    @property
+    def _judge_error(self) -> Path:
+        return self.directory / "work" / "judge.error.json"
+
+    def _failed(self, checkpoint: Checkpoint, task: Task) -> bool:
+        return self._error_path(checkpoint).exists() or self._error_path(checkpoint, task).exists()
 
     def _error_path(self, checkpoint: Checkpoint, task: Task | None = None) -> Path:
         name = f"{task.corpus}.{task.work.value}.error.json" if task else "error.json"
@@ -334,12 +436,15 @@ class Bench:
     def _fail(self, error: Exception, checkpoint: Checkpoint, task: Task | None = None) -> None:
         """Keep an error, so that every case that needs this result gets the same one."""
         what = f"{task.work.value} on {task.corpus}" if task else "opening"
-        log.debug("%s: %s failed", checkpoint.name, what, exc_info=error)
+        self._keep_error(self._error_path(checkpoint, task), error, f"{checkpoint.name}: {what}")
+
+    def _keep_error(self, path: Path, error: Exception, what: str) -> None:
+        log.debug("%s failed", what, exc_info=error)
         if isinstance(error, HarnessError):
             kind, text = type(error).__name__, str(error)
         else:
-            kind, text = "MeasurementError", f"{checkpoint.name}: {what} failed: {type(error).__name__}: {error}"
-        self._keep(self._error_path(checkpoint, task), {"kind": kind, "text": text})
+            kind, text = "MeasurementError", f"{what} failed: {type(error).__name__}: {error}"
+        self._keep(path, {"kind": kind, "text": text})
 
     def _keep(self, path: Path, content: object) -> None:
         text = json.dumps(content)
@@ -355,7 +460,7 @@ class Bench:
         return self._existing(checkpoint, task, self._path(checkpoint, task))
 
     def _existing(self, checkpoint: Checkpoint, task: Task, path: Path) -> Path:
-        for error_path in (self._error_path(checkpoint), self._error_path(checkpoint, task)):
+        for error_path in (self._judge_error, self._error_path(checkpoint), self._error_path(checkpoint, task)):
             if error_path.exists():
                 content = json.loads(error_path.read_text(encoding="utf-8"))
                 raise getattr(errors, content["kind"], MeasurementError)(content["text"])
@@ -369,6 +474,35 @@ def _together(tasks: Iterable[Task]) -> list[list[Task]]:
         alone = task.work in (Work.COMPLETIONS, Work.GRADIENTS)
         groups.setdefault((task.corpus, task.work.value if alone else ""), []).append(task)
     return list(groups.values())
+
+
+def _copy(source: Path, target: Path) -> None:
+    shutil.copyfile(source, target)
+
+
+def _shuffled(items: Sequence[Item]) -> list[Item]:
+    """Another order, the same in every run."""
+    return random.Random(AA_SEED).sample(items, len(items))  # noqa: S311 - an order, no secret
+
+
+def _in_order(results: PairResults, asked: Sequence[str], wanted: Sequence[str]) -> PairResults:
+    """Results for the pairs ``asked``, in the order ``wanted``."""
+    place = {pair: index for index, pair in enumerate(asked)}
+    order = [place[pair] for pair in wanted]
+    tokens = results.first_tokens
+    return PairResults(
+        scores=[results.scores[index] for index in order],
+        similarities=None if results.similarities is None else [results.similarities[index] for index in order],
+        first_tokens=tokens
+        and replace(
+            tokens,
+            pair_ids=tuple(tokens.pair_ids[index] for index in order),
+            log_probs=tokens.log_probs[order],
+            chosen=tokens.chosen[order],
+            rejected=tokens.rejected[order],
+            direction_of=tokens.direction_of[order],
+        ),
+    )
 
 
 def _spread(pairs: Sequence[PreferencePair], count: int) -> list[PreferencePair]:
@@ -387,17 +521,19 @@ class _JudgedPair:
     chosen_reason: str
     rejected_reason: str
 
-
-def _judged(judge: Judge, pair: PreferencePair) -> _JudgedPair:
-    chosen, rejected = judge.read(pair.prompt, pair.chosen), judge.read(pair.prompt, pair.rejected)
-    return _JudgedPair(pair.id, chosen.label.value, rejected.label.value, chosen.reason, rejected.reason)
+    @classmethod
+    def of(cls, pair: PreferencePair, chosen: Reading, rejected: Reading) -> _JudgedPair:
+        return cls(pair.id, chosen.label.value, rejected.label.value, chosen.reason, rejected.reason)
 
 
 def read_notes(directory: Path) -> list[str]:
-    """What the models of a run had to say of their numbers, one line each, by checkpoint."""
+    """What the models and judges of a run had to say of their numbers, one line each."""
     found = []
     for path in sorted((directory / "work").glob("*/notes.json")):
         found += [f"{path.parent.name}: {note}" for note in json.loads(path.read_text(encoding="utf-8"))]
+    for path in sorted((directory / "work").glob("judge-*.notes.json")):
+        name = path.name.removeprefix("judge-").removesuffix(".notes.json")
+        found += [f"judge {name}: {note}" for note in json.loads(path.read_text(encoding="utf-8"))]
     return found
 
 
@@ -461,6 +597,16 @@ class Comparison:
     def beta(self) -> float | None:
         """DPO's β: the policy's, else what the candidate's training recorded, else None."""
         return self.bench.policy.beta if self.bench.policy.beta is not None else self.candidate.beta
+
+    @property
+    def calibration(self) -> Calibration | None:
+        """What human labels say of the judge; None where the policy names no calibration."""
+        return self.bench.calibration
+
+    @property
+    def early(self) -> EarlyStop | None:
+        """What an interval must know where generation may have stopped early (``--early-stop``), else None."""
+        return None
 
     @property
     def label_flip_rate(self) -> float | None:

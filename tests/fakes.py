@@ -25,6 +25,7 @@ from harness.domain import (
     Completion,
     Decoding,
     EngineOptions,
+    Exchange,
     FinishReason,
     Label,
     PairGradient,
@@ -131,6 +132,7 @@ class FakeModel:
                     ResponseScore((self._number("rejected", -12.0) + wobble,)),
                     category=pair.category,
                     others=tuple(ResponseScore((-20.0 + self._number("others", 0.0),)) for _ in pair.others),
+                    prompt_id=pair.prompt_id,
                 )
             )
             on_progress(1)
@@ -195,17 +197,27 @@ class MumblingJudge:
 
     name = "mumbling"
 
-    def read(self, prompt: str, response: str, *, cut_off: bool = False) -> Reading:
+    notes: tuple[str, ...] = ()
+
+    def read(self, exchanges: Sequence[Exchange], on_progress: OnProgress = no_progress) -> list[Reading]:
+        on_progress(len(exchanges))
+        return [self._read(item.response) for item in exchanges]
+
+    def close(self) -> None:
+        pass
+
+    def _read(self, response: str) -> Reading:
         if response == "mumble":
             return Reading(Label.UNREADABLE, "mumbled")
-        if not response:
-            return Reading(Label.DEGENERATE, "empty")
-        return Reading(Label.REFUSAL if response.startswith("Sorry") else Label.COMPLIANCE, "first word")
+        if not response or response.startswith("the the"):
+            return Reading(Label.DEGENERATE, "empty or repeated")
+        refused = response.startswith(("Sorry", "I'm sorry", "I cannot", "I must decline", "No."))
+        return Reading(Label.REFUSAL if refused else Label.COMPLIANCE, "first word")
 
     def describe(self) -> Mapping[str, str]:
         return {"name": self.name, "version": "1"}
 
 
 class BrokenJudge(MumblingJudge):
-    def read(self, prompt: str, response: str, *, cut_off: bool = False) -> Reading:
+    def read(self, exchanges: Sequence[Exchange], on_progress: OnProgress = no_progress) -> list[Reading]:
         raise JudgeError("the judge is not there")

@@ -11,7 +11,7 @@ from importlib import import_module
 
 from harness.domain import EngineOptions
 from harness.errors import OptionError
-from harness.protocols import Engine
+from harness.protocols import Classifier, Engine
 
 ENGINES: dict[str, str] = {
     "hf": "harness.engines.hf:HfEngine",
@@ -28,3 +28,14 @@ def create(name: str, options: EngineOptions) -> Engine:
     module, _, attribute = ENGINES[name].partition(":")
     engine: Engine = getattr(import_module(module), attribute)(options)
     return engine
+
+
+def open_classifier(spec: str, options: EngineOptions) -> Classifier:
+    """Open a sequence-classification checkpoint: a directory, or a hub id with ``@revision``.
+
+    Raises:
+        CheckpointError: missing, no classifier, unsafe weights, damaged.
+    """
+    from harness.engines.classifier import open_classifier as opened
+
+    return opened(spec, options)

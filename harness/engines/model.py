@@ -180,7 +180,7 @@ class HfModel:
             if not all(math.isfinite(value) for row in rows for value in row):
                 raise self._not_finite("a log-probability", pair)
             chosen, rejected, *others = (ResponseScore(tuple(row)) for row in rows)
-            scores.append(PairScore(pair.id, chosen, rejected, ids.apart, pair.category, tuple(others)))
+            scores.append(PairScore(pair.id, chosen, rejected, ids.apart, pair.category, tuple(others), pair.prompt_id))
         return scores
 
     def _similarities(
@@ -208,6 +208,7 @@ class HfModel:
                     gradient_inner=like.gradient_inner,
                     gradient_rejected=like.gradient_rejected,
                     tokenised_apart=ids.apart,
+                    prompt_id=pair.prompt_id,
                 )
             )
         return results

@@ -10,13 +10,14 @@ Every reason names its rule and quotes what it found.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
-from harness.domain import Label, Reading
+from harness.domain import Exchange, Label, Reading
 from harness.judges import degenerate
 from harness.judges.languages import ENGLISH
 from harness.judges.rules import LANGUAGE_RULES, PREFACE, RULES, SHORT_ANSWER_QUESTION, Rule, Where
 from harness.judges.text import Answer, prepare
+from harness.protocols import OnProgress, no_progress
 
 VERSION = "1"
 """Goes up whenever a change can change a label."""
@@ -41,8 +42,21 @@ class PhrasesJudge:
 
     name = "phrases"
 
-    def read(self, prompt: str, response: str, *, cut_off: bool = False) -> Reading:
-        """Label one answer; see ``protocols.Judge.read``."""
+    notes: tuple[str, ...] = ()
+
+    def read(self, exchanges: Sequence[Exchange], on_progress: OnProgress = no_progress) -> list[Reading]:
+        """Label each answer; see ``protocols.Judge.read``."""
+        readings = []
+        for exchange in exchanges:
+            readings.append(self.read_one(exchange.prompt, exchange.response, cut_off=exchange.cut_off))
+            on_progress(1)
+        return readings
+
+    def close(self) -> None:
+        """There is nothing to give back."""
+
+    def read_one(self, prompt: str, response: str, *, cut_off: bool = False) -> Reading:
+        """Label one answer, with the reason."""
         answer = prepare(response)
         if answer.unfinished_reasoning:
             if cut_off:

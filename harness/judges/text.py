@@ -70,7 +70,7 @@ class Answer:
 
 def prepare(response: str) -> Answer:
     """Take off reasoning, special tokens, markdown and a following turn; write quotes, dashes and spaces in one way."""
-    body, finished = _without_reasoning(response)
+    body, finished = without_reasoning(response)
     body = body[: 2 * WINDOW]
     turn = _NEXT_TURN.search(body)
     if turn and body[: turn.start()].strip():
@@ -90,7 +90,7 @@ def prepare(response: str) -> Answer:
     return Answer(text=body, lower=lower, opening=_opening_end(lower), unfinished_reasoning=not finished)
 
 
-def _without_reasoning(response: str) -> tuple[str, bool]:
+def without_reasoning(response: str) -> tuple[str, bool]:
     """The text after a leading reasoning block, and whether that block was closed."""
     head = response[:_SCAN]
     channel = _CHANNEL.search(head)

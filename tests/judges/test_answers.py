@@ -284,7 +284,7 @@ ANSWERS: tuple[tuple[Label, str, str], ...] = (
     "expected, prompt, response", ANSWERS, ids=[f"{i}-{label}" for i, (label, _, _) in enumerate(ANSWERS)]
 )
 def test_label(expected: Label, prompt: str, response: str) -> None:
-    reading = PhrasesJudge().read(prompt, response)
+    reading = PhrasesJudge().read_one(prompt, response)
     assert reading.label is expected, reading.reason
 
 
