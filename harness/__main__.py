@@ -1,18 +1,21 @@
-"""The command line: what can be done with a stored run without a model, and preference data before training."""
+"""The command line: stored runs without a model, preference data before training, and answers for a judge to read."""
 
 from __future__ import annotations
 
 import json
 import shutil
 import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, TypedDict
 
 import typer
 
-from harness import engines, gate, pairs, policy, record
+from harness import engines, gate, judging, labelling, pairs, parts, policy, record
 from harness.domain import EngineOptions
-from harness.errors import HarnessError, RecordError
+from harness.errors import HarnessError, OptionError, RecordError
+from harness.protocols import Judge, Openers
 
 app = typer.Typer(
     help="Work with stored runs. The gate itself is pytest: pytest evals/ --candidate CKPT --reference CKPT",
@@ -177,10 +180,168 @@ def pairs_filter(
     typer.echo(page.kept(done, output, by, **_terminal()), nl=False)
 
 
+# ---------------------------------------------------------------- answers that are there already
+
+JudgeName = Annotated[str | None, typer.Option("--judge", metavar="NAME", help="what reads (default: the policy's)")]
+JudgeOption = Annotated[
+    list[str] | None, typer.Option("--judge-option", metavar="KEY=VALUE", help="a setting of the judge, as YAML")
+]
+PolicyPath = Annotated[
+    Path | None, typer.Option("--policy", metavar="FILE", help="take the judge's options and sentinels from there")
+]
+EngineName = Annotated[str, typer.Option(help="what runs a judge that is a model")]
+Dtype = Annotated[str, typer.Option(metavar="DTYPE", help="auto, float32, bfloat16 or float16")]
+Device = Annotated[str, typer.Option(metavar="DEVICE", help="auto, cpu, cuda or cuda:N")]
+Column = Annotated[list[str] | None, typer.Option(metavar="OURS=THEIRS", help="e.g. response=answer")]
+
+
+@app.command()
+def label(
+    data: Annotated[Path, typer.Argument(metavar="IN", help="prompts and responses: .jsonl, .csv, .parquet; or a run")],
+    output: Annotated[Path, typer.Option(help="the same rows with labels: .jsonl, or .parquet of other data")],
+    judge: JudgeName = None,
+    judge_option: JudgeOption = None,
+    second_judge: Annotated[str | None, typer.Option(metavar="NAME", help="reads too; agreement is reported")] = None,
+    second_judge_option: Annotated[
+        list[str] | None, typer.Option(metavar="KEY=VALUE", help="a setting of the second judge, as YAML")
+    ] = None,
+    policy_: PolicyPath = None,
+    column: Column = None,
+    prefix: Annotated[str, typer.Option(metavar="TEXT", help="stands before the names of added columns")] = "",
+    engine: EngineName = "hf",
+    model_dtype: Dtype = "auto",
+    model_device: Device = "auto",
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="say what would be asked; ask nothing")] = False,
+    force: Force = False,
+    restart: Annotated[bool, typer.Option("--restart", help="forget what an earlier, ended run has done")] = False,
+) -> None:
+    """Label answers: adds `label` and `reason`. Of a run, its stored answers are read again, beside the old labels."""
+    from harness.report import labelling as page
+    from harness.report.pairs import bars
+
+    make = _judges(policy_, engine, model_dtype, model_device)
+    jury = labelling.Jury(
+        make.judge(judge, judge_option or []),
+        make.judge(second_judge, second_judge_option or [], second=True) if second_judge else None,
+        make.sentinels,
+    )
+    if second_judge_option and not second_judge:
+        raise OptionError("--second-judge-option without --second-judge: name it")
+    source = _answers(data, column or [])
+    if dry_run:
+        labelling.check(source, jury, output, prefix=prefix, force=force)
+        _print(labelling.plan(source, jury, output))
+        return
+    summary = labelling.label(
+        source,
+        jury,
+        output,
+        prefix=prefix,
+        force=force,
+        restart=restart,
+        say=_say,
+        progress=bars(sys.stderr.isatty()),
+    )
+    typer.echo(page.labelled(summary, output, **_terminal()), nl=False)
+
+
+@app.command()
+def calibrate(
+    data: Annotated[Path, typer.Argument(metavar="LABELLED", help="prompt, response and human label; as for `label`")],
+    judge: JudgeName = None,
+    judge_option: JudgeOption = None,
+    policy_: PolicyPath = None,
+    column: Column = None,
+    label_map: Annotated[
+        list[str] | None, typer.Option(metavar="THEIRS=OURS", help="e.g. rejected=refusal, mixed=leave-out")
+    ] = None,
+    by: Annotated[str | None, typer.Option(metavar="COLUMN", help="source of a row (default: source, model)")] = None,
+    output: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="the counts, for a policy to name (.json)")
+    ] = None,
+    errors: Annotated[Path | None, typer.Option(metavar="FILE", help="all answers read wrongly (.jsonl)")] = None,
+    min_kappa: Annotated[
+        float | None, typer.Option(min=-1, max=1, help="exit 1 unless the lower bound of kappa reaches it")
+    ] = None,
+    max_unreadable: Annotated[
+        float, typer.Option(min=0, max=1, help="with --min-kappa: exit 1 where more answers were not read")
+    ] = 0.01,
+    engine: EngineName = "hf",
+    model_dtype: Dtype = "auto",
+    model_device: Device = "auto",
+    force: Force = False,
+) -> None:
+    """Compare a judge with human labels: kappa, sensitivity and specificity, by source."""
+    from harness.report import labelling as page
+    from harness.report.pairs import bars
+
+    make = _judges(policy_, engine, model_dtype, model_device)
+    reader = make.judge(judge, judge_option or [])
+    for path, suffix, other in ((output, ".json", errors), (errors, ".jsonl", output)):
+        if path is not None:
+            parts.check_output(path, (suffix,), force=force, unlike=[data, other])
+    found = labelling.calibrate(
+        labelling.open_data(data, column or [], human=True),
+        reader,
+        make.sentinels,
+        labels=labelling.label_map(label_map or []),
+        by=by,
+        progress=bars(sys.stderr.isatty()),
+    )
+    if output is not None:
+        labelling.write_calibration(output, found.calibration)
+    if errors is not None:
+        labelling.write_wrong(errors, found.wrong)
+    shown = page.calibrated(found, output=output, errors=errors, judge=reader.name, **_terminal())
+    typer.echo(shown, nl=False)
+    if min_kappa is not None and (why := found.doubt(min_kappa, max_unreadable)):
+        _say(f"not good enough: {why}")
+        raise typer.Exit(1)
+
+
+@dataclass(frozen=True, slots=True)
+class _Judges:
+    """Makes the judges that a command names."""
+
+    plan: policy.Policy | None
+    openers: Openers
+    sentinels: Sequence[judging.Sentinel]
+
+    def judge(self, name: str | None, options: list[str], *, second: bool = False) -> Judge:
+        return judging.create(labelling.choose_judge(name, options, self.plan, second=second), self.openers)
+
+
+def _judges(path: Path | None, engine: str, dtype: str, device: str) -> _Judges:
+    plan = policy.load(path) if path else None
+    root = plan.root if plan else Path.cwd()
+    options = EngineOptions(dtype=dtype, device=device)
+    engines.create(engine, options)  # an unknown name is an error now, also where no judge needs one
+    sentinels = judging.load_sentinels(plan.judge if plan else None, root)
+    return _Judges(plan, judging.openers(root, engine, options), sentinels)
+
+
+def _answers(path: Path, columns: list[str]) -> labelling.Data:
+    """The rows of a file, or the completions of a run whose record and tables are whole."""
+    if not path.is_dir() and path.name != record.FILE:
+        return labelling.open_data(path, columns)
+    if columns:
+        raise OptionError("--column is for files: the tables of a run have the columns they have")
+    stored = record.read(path)
+    names = [item.name for item in (stored.reference, *stored.candidates)]
+    listed = [(item.checkpoint, item.corpus, item.kind) for item in stored.tables if item.checkpoint in names]
+    return labelling.open_run(_directory(path), sorted(listed, key=lambda item: names.index(item[0])))
+
+
 def _say(line: str) -> None:
     from harness.report.text import visible
 
     typer.echo(visible(line), err=True)
+
+
+def _print(text: str) -> None:
+    from harness.report.text import visible
+
+    typer.echo(visible(text, lines=True))
 
 
 class _Terminal(TypedDict):

@@ -6,6 +6,7 @@ configuration; any other judge is refused.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import NamedTuple
@@ -36,7 +37,13 @@ class Source(BaseModel):
 
     name: str
     counts: Mapping[Label, Mapping[Label, NonNegativeInt]]
-    """Human label -> judge's label -> answers."""
+    """Human label -> judge's label -> answers. A human label is never UNREADABLE: such answers are left out."""
+
+    @model_validator(mode="after")
+    def _people_can_read(self) -> Source:
+        if Label.UNREADABLE in self.counts:
+            raise ValueError(f"source {self.name!r} counts answers that humans label unreadable; leave them out")
+        return self
 
 
 class Calibration(BaseModel):
@@ -57,14 +64,23 @@ class Calibration(BaseModel):
 
     @model_validator(mode="after")
     def _something_counted(self) -> Calibration:
+        names = [source.name for source in self.sources]
+        if repeated := sorted({name for name in names if names.count(name) > 1}):
+            raise ValueError(f"the source {repeated[0]!r} stands twice: its answers would count twice")
         for label in (Label.REFUSAL, Label.COMPLIANCE):
             if not self.hits(label).positives:
                 raise ValueError(f"no answer that humans label {label.value} was read: it says nothing of the judge")
         return self
 
     def hits(self, label: Label, sources: Iterable[str] | None = None) -> Hits:
-        """Counts of one label against the others, over all sources or those named; UNREADABLE ones are left out."""
+        """Counts of one label against the others, over all sources or those named; UNREADABLE ones are left out.
+
+        Raises ``ValueError`` for a source that is not there.
+        """
         wanted = None if sources is None else set(sources)
+        if unknown := sorted((wanted or set()) - {source.name for source in self.sources}):
+            known = ", ".join(source.name for source in self.sources)
+            raise ValueError(f"the calibration has no source {unknown[0]!r}; it has {known}")
         found = positives = rejected = negatives = 0
         for source in self.sources:
             if wanted is not None and source.name not in wanted:
@@ -99,14 +115,21 @@ def load(path: Path) -> Calibration:
             f"--judge NAME --output {path}"
         ) from None
     try:
-        found = Calibration.model_validate_json(text)
+        told = json.loads(text)
+    except ValueError as error:
+        raise PolicyError(f"the calibration {path} is damaged: {error}") from None
+    schema = told.get("schema_number") if isinstance(told, dict) else None
+    if schema != SCHEMA:
+        raise PolicyError(
+            f"the calibration {path} has schema {schema}, this version reads {SCHEMA}; "
+            "run `python -m harness calibrate` again"
+        )
+    try:
+        return Calibration.model_validate_json(text)
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"])) or "its whole"
         raise PolicyError(f"the calibration {path} is damaged at {where}: {first['msg']}") from None
-    if found.schema_number != SCHEMA:
-        raise PolicyError(f"the calibration {path} has schema {found.schema_number}, this version reads {SCHEMA}")
-    return found
 
 
 def check(calibration: Calibration, judge: Mapping[str, str], path: Path) -> None:

@@ -133,16 +133,23 @@ def prove(judge: Judge, sentinels: Sequence[Sentinel]) -> None:
         JudgeError: one came out wrong or unreadable: naming each, what the judge said and why.
     """
     readings = read(judge, [item.exchange for item in sentinels])
-    wrong = [
-        f'"{_short(item.exchange.response)}" is {item.label.value}, read as {reading.label.value} ({reading.reason})'
-        for item, reading in zip(sentinels, readings, strict=True)
-        if reading.label is not item.label
-    ]
+    wrong: dict[str, list[str]] = {}
+    for item, reading in zip(sentinels, readings, strict=True):
+        if reading.label is not item.label:
+            wrong.setdefault(f"{reading.label.value} ({reading.reason})", []).append(_said(item))
     if wrong:
+        count = sum(map(len, wrong.values()))
+        said = "; ".join(f"read as {how}: {', '.join(items)}" for how, items in wrong.items())
         raise JudgeError(
-            f"the judge {judge.name!r} fails {len(wrong)} of {len(sentinels)} answers that any judge must get right, "
-            f"so nothing was run: {'; '.join(wrong)}. Check its model, labels and template, or name other 'sentinels'"
+            f"the judge {judge.name!r} fails {count} of {len(sentinels)} answers that any judge must get right: its "
+            f"labels cannot be used: {said}. Check its model, labels and template, or name other 'sentinels'"
         )
+
+
+def _said(item: Sentinel) -> str:
+    """``refusal "No. I won't provide..."``."""
+    text = " ".join(item.exchange.response.split())
+    return f'{item.label.value} "{text if len(text) <= 40 else text[:37] + "..."}"'
 
 
 def read(judge: Judge, exchanges: Sequence[Exchange], on_progress: OnProgress = no_progress) -> list[Reading]:
@@ -167,8 +174,3 @@ def read_pairs(judge: Judge, pairs: Sequence[PreferencePair]) -> list[tuple[Read
     both = [Exchange(pair.prompt, text) for pair in pairs for text in (pair.chosen, pair.rejected)]
     readings = read(judge, both)
     return list(zip(readings[::2], readings[1::2], strict=True))
-
-
-def _short(text: str) -> str:
-    text = " ".join(text.split())
-    return text if len(text) <= 60 else text[:57] + "..."

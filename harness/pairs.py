@@ -18,18 +18,15 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import shutil
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, fields, replace
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from filelock import FileLock, Timeout
-
-from harness import corpus, tables
+from harness import corpus, parts, tables
 from harness.corpus import Columns, Raw, Rows
 from harness.domain import PairScore, PairSimilarity, PreferencePair
 from harness.errors import CorpusError, HarnessError, MeasurementError, OptionError, RecordError
@@ -240,7 +237,7 @@ def score(
         CheckpointError: the checkpoint cannot be used.
         MeasurementError: a pair that cannot be scored without ``skip_unusable``.
     """
-    _check_output(output, (".parquet",), force=force, unlike=[data.path])
+    parts.check_output(output, (".parquet",), force=force, unlike=[data.path])
     unusable = look_through(data)
     if unusable.numbers:
         _refuse_or_say(data, unusable, skip_unusable, say)
@@ -256,19 +253,19 @@ def score(
         "block": BLOCK,
     }
     usable = data.rows.count - len(unusable.numbers)
-    with _parts(output, key, restart=restart) as parts:
-        done = {number for number in range(-(-usable // BLOCK)) if _part(parts, number).exists()}
+    with parts.kept(output, key, restart=restart) as blocks:
+        done = {number for number in range(-(-usable // BLOCK)) if _part(blocks, number).exists()}
         finished = sum(min(BLOCK, usable - number * BLOCK) for number in done)
         if done:
-            say(f"going on after {finished:,} of {usable:,} pairs, kept in {parts}")
-            _refuse_left_out(data, _told_by_parts(parts)[1], skip_unusable)
+            say(f"going on after {finished:,} of {usable:,} pairs, kept in {blocks}")
+            _refuse_left_out(data, _told_by_parts(blocks)[1], skip_unusable)
         if finished < usable:
             with progress(f"{checkpoint.name}: scoring pairs", usable, finished) as on_progress:
                 for model in engine.models((checkpoint,)):
                     for number, block in enumerate(_blocks(data, unusable.numbers)):
                         if number not in done:
-                            _do(data, model, block, _part(parts, number), skip_unusable, on_progress)
-        notes, late = _told_by_parts(parts)
+                            _do(data, model, block, _part(blocks, number), skip_unusable, on_progress)
+        notes, late = _told_by_parts(blocks)
         _refuse_left_out(data, late, skip_unusable)
         if late and len(late) + len(unusable.numbers) == data.rows.count:
             raise MeasurementError(f"no pair of {data.where} could be scored; the first: {late[0]}")
@@ -287,7 +284,7 @@ def score(
             left_out=len(unusable.numbers) + len(late),
             first_left_out=(*unusable.first, *late)[:_SHOWN],
         )
-        _join(parts, output, facts)
+        _join(blocks, output, facts)
     return facts
 
 
@@ -307,18 +304,6 @@ def _refuse_or_say(data: Data, unusable: Unusable, skip: bool, say: Say) -> None
     if not skip:
         raise CorpusError(f"{share}; --skip-unusable leaves them out; the first: {listed}")
     say(f"{share} and are left out; the first: {listed}")
-
-
-def _check_output(path: Path, suffixes: Sequence[str], *, force: bool, unlike: Sequence[Path | None]) -> None:
-    """Raise ``OptionError`` where a file must not or cannot be written."""
-    if path.suffix.lower() not in suffixes:
-        raise OptionError(f"{path}: the name must end in {' or '.join(suffixes)}")
-    if any(other is not None and path.resolve() == other.resolve() for other in unlike):
-        raise OptionError(f"{path} would be written over what it is made from; give another name")
-    if path.is_dir():
-        raise OptionError(f"{path} is a directory; give a file")
-    if path.exists() and not force:
-        raise OptionError(f"{path} is there already; give another name, or --force to overwrite it")
 
 
 def _blocks(data: Data, unusable: frozenset[int]) -> Iterator[list[tuple[int, Raw]]]:
@@ -426,45 +411,8 @@ def _schema() -> pa.Schema:
 # ---------------------------------------------------------------- blocks on disk
 
 
-@contextmanager
-def _parts(output: Path, key: Mapping[str, object], *, restart: bool) -> Iterator[Path]:
-    """The directory of finished blocks, ours alone; removed when all went well."""
-    parts = output.with_name(output.name + ".parts")
-    try:
-        parts.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OptionError(f"{output} cannot be written: {error}") from None
-    try:
-        with FileLock(parts / "lock", timeout=0):
-            _claim(parts, key, restart=restart)
-            yield parts
-    except Timeout:
-        raise OptionError(f"another run is writing {output}; wait for it, or give another name") from None
-    shutil.rmtree(parts)
-
-
-def _claim(parts: Path, key: Mapping[str, object], *, restart: bool) -> None:
-    """Make the blocks in ``parts`` the answer to ``key``, or refuse."""
-    file = parts / "key.json"
-    found = [path for path in parts.iterdir() if path.name != "lock"]
-    if found and not file.is_file():
-        raise OptionError(f"{parts} is not from an earlier run of this command; move it away, or give another --output")
-    before = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else None
-    if before is not None and before != key and not restart:
-        differing = ", ".join(name for name in key if before.get(name) != key[name]) or "more"
-        raise OptionError(
-            f"{parts} holds the beginning of another run (differing: {differing}); --restart throws it away, another "
-            "--output leaves it alone"
-        )
-    if restart:
-        for path in found:
-            path.unlink()
-    text = json.dumps(key)
-    tables.write_atomically(file, lambda temporary: temporary.write_text(text, encoding="utf-8"))
-
-
-def _part(parts: Path, number: int) -> Path:
-    return parts / f"{number:06d}.parquet"
+def _part(blocks: Path, number: int) -> Path:
+    return blocks / f"{number:06d}.parquet"
 
 
 def _write_part(path: Path, rows: Sequence[Mapping[str, Any]], told: Mapping[str, object]) -> None:
@@ -476,27 +424,27 @@ def _write_part(path: Path, rows: Sequence[Mapping[str, Any]], told: Mapping[str
     tables.write_atomically(path, lambda temporary: pq.write_table(table, temporary))
 
 
-def _told_by_parts(parts: Path) -> tuple[tuple[str, ...], list[str]]:
+def _told_by_parts(blocks: Path) -> tuple[tuple[str, ...], list[str]]:
     """(the model's notes, what was left out while scoring), in the order of the data."""
     import pyarrow.parquet as pq
 
     notes: dict[str, None] = {}
     left_out: list[str] = []
-    for path in sorted(parts.glob("*.parquet")):
+    for path in sorted(blocks.glob("*.parquet")):
         told = json.loads(pq.read_schema(path).metadata[_FACTS])
         notes.update(dict.fromkeys(told["notes"]))
         left_out += told["left_out"]
     return tuple(notes), left_out
 
 
-def _join(parts: Path, output: Path, facts: Facts) -> None:
+def _join(blocks: Path, output: Path, facts: Facts) -> None:
     import pyarrow.parquet as pq
 
     schema = _schema().with_metadata({_FACTS: json.dumps({"format": FORMAT, **asdict(facts)}).encode()})
 
     def write(temporary: Path) -> None:
         with pq.ParquetWriter(temporary, schema) as writer:
-            for path in sorted(parts.glob("*.parquet")):
+            for path in sorted(blocks.glob("*.parquet")):
                 writer.write_table(pq.read_table(path).replace_schema_metadata(schema.metadata))
 
     tables.write_atomically(output, write)
@@ -658,7 +606,7 @@ def keep(
         raise OptionError(f"--unscored {unscored}: keep or drop")
     suffixes = (".jsonl", ".ndjson") if data.rows.lines is not None else (".jsonl", ".parquet")
     for path in filter(None, (output, dropped)):
-        _check_output(path, suffixes, force=force, unlike=[data.path, scores, dropped if path is output else None])
+        parts.check_output(path, suffixes, force=force, unlike=[data.path, scores, dropped if path is output else None])
     facts = read_facts(scores)
     if facts.digest != data.digest:
         raise RecordError(

@@ -11,12 +11,13 @@ import json
 import os
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from harness import calibration, engines, judging, policy, record, work
+from harness import calibration, engines, judging, plan, policy, record, running, work
 from harness.calibration import Calibration
 from harness.domain import EngineOptions, Finding, Lexicon, Limit, Measurement, Outcome
 from harness.errors import HarnessError, OptionError
@@ -41,6 +42,15 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--policy", metavar="FILE", help="what must hold (default: policy.yaml beside the cases)")
     group.addoption("--engine", default="hf", metavar="NAME", help="what runs the checkpoints (default: hf)")
     group.addoption("--judge", metavar="NAME", help="what reads the answers (default: the policy's)")
+    group.addoption("--repeats", type=int, metavar="K", help="answers per prompt, each with a seed of its own")
+    group.addoption("--temperature", type=float, metavar="T", help="of the answers (default: the policy's)")
+    group.addoption("--max-new-tokens", type=int, metavar="N", help="longest answer (default: the policy's)")
+    group.addoption(
+        "--early-stop",
+        action="store_true",
+        help="stop generating once the limits on a corpus are settled; keeps both models open",
+    )
+    group.addoption("--reuse", metavar="RUN", help="take answers and scores over from a stored run of the same models")
     group.addoption("--base", default="", metavar="CKPT", help="base of adapters, overriding their own config")
     group.addoption(
         "--chat-template",
@@ -84,7 +94,8 @@ def _start(config: pytest.Config) -> Run:
         raise OptionError("--reference without --candidate: name the checkpoint under test")
     if not option.reference:
         raise OptionError("--candidate without --reference: name what it is compared with (the model DPO started from)")
-    plan = _policy(config)
+    rules = _decoding(_policy(config), option)
+    config.stash[POLICY] = rules
     options = EngineOptions(
         dtype=option.model_dtype,
         device=option.model_device,
@@ -95,26 +106,41 @@ def _start(config: pytest.Config) -> Run:
         batch_tokens=option.batch_tokens,
         allow_identical=option.allow_identical,
     )
-    openers = judging.openers(plan.root, option.engine, options)
-    source = plan.judge
+    openers = judging.openers(rules.root, option.engine, options)
+    source = rules.judge
     if option.judge and (source is None or source.name != option.judge):
         source = policy.JudgeSource.model_validate({"name": option.judge})
     judge = judging.create(source, openers) if source else None
-    second = judging.create(plan.second_judge, openers) if plan.second_judge and judge else None
+    second = judging.create(rules.second_judge, openers) if rules.second_judge and judge else None
     reference_name, names = name_checkpoints(option.reference, option.candidate)
     specs = dict(zip(names, option.candidate, strict=True))
     engine = engines.create(option.engine, options)
-    run = Run(config, plan, options, engine, judge, specs, reference_name)
+    run = Run(config, rules, options, engine, judge, specs, reference_name)
     run.second_judge = second
-    run.sentinels = judging.load_sentinels(source, plan.root)
-    run.calibration = _calibration(plan, source, judge)
+    run.sentinels = judging.load_sentinels(source, rules.root)
+    run.calibration = _calibration(rules, source, judge)
     return run
 
 
-def _calibration(plan: policy.Policy, source: policy.JudgeSource | None, judge: Judge | None) -> Calibration | None:
+def _decoding(rules: policy.Policy, option: Any) -> policy.Policy:
+    """The policy with what the command line says of decoding.
+
+    Raises:
+        OptionError: several answers per prompt without a temperature, or a value out of range.
+    """
+    asked = {"samples": option.repeats, "temperature": option.temperature, "max_new_tokens": option.max_new_tokens}
+    given = {name: value for name, value in asked.items() if value is not None}
+    try:
+        return replace(rules, decoding=replace(rules.decoding, **given)) if given else rules
+    except ValueError as error:
+        cure = "; add e.g. --temperature 0.7 (the paper's)" if option.repeats and not option.temperature else ""
+        raise OptionError(f"--repeats, --temperature, --max-new-tokens: {error}{cure}") from None
+
+
+def _calibration(rules: policy.Policy, source: policy.JudgeSource | None, judge: Judge | None) -> Calibration | None:
     if source is None or source.calibration is None or judge is None:
         return None
-    path = plan.root / source.calibration
+    path = rules.root / source.calibration
     found = calibration.load(path)
     calibration.check(found, judge.describe(), path)
     return found
@@ -243,11 +269,13 @@ def bench(pytestconfig: pytest.Config, engine: Engine, judge: Judge | None) -> w
         reference=run.reference,
         candidates=run.candidates,
         corpora=run.corpora,
-        tasks=work.plan(run.policy, [(case.candidate, case.limit) for case in run.selected]),
+        tasks=plan.plan(run.policy, [(case.candidate, case.limit) for case in run.selected]),
         allow_identical=run.options.allow_identical,
         second_judge=run.second_judge,
         sentinels=run.sentinels,
         calibration=run.calibration,
+        early_stop=run.early_stop,
+        earlier=run.earlier,
         progress=_progress(pytestconfig),
     )
 
@@ -274,7 +302,14 @@ def check(request: pytest.FixtureRequest, case: Case) -> Callable[[Measurement],
     node: pytest.Item = request.node
 
     def answer(measurement: Measurement) -> Finding:
+        run = node.config.stash[RUN]
         finding = policy.assess(measurement, case.limit, case.candidate)
+        if run.early_stop and not measurement.planned and run.follows(case.limit):
+            reason = (
+                f"{policy.headline(measurement)}: generation may have stopped early, and this interval does not hold "
+                "then: INVALID; measure with early=comparison.early"
+            )
+            finding = replace(finding, outcome=Outcome.INVALID, reason=reason)
         _answer(node, finding)
         return finding
 
@@ -332,12 +367,12 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> Generator[None, object, o
     return True
 
 
-def _progress(config: pytest.Config) -> work.Progress:
+def _progress(config: pytest.Config) -> running.Progress:
     """Bars with an ETA on a terminal, through pytest's capturing; nothing elsewhere."""
     reporter = config.pluginmanager.get_plugin("terminalreporter")
     capture = config.pluginmanager.get_plugin("capturemanager")
     if reporter is None or capture is None or not reporter.isatty or hasattr(config, "workerinput"):
-        return work.silent
+        return running.silent
 
     @contextmanager
     def bar(what: str, total: int) -> Iterator[OnProgress]:

@@ -157,6 +157,8 @@ class Judge(Protocol):
     """Reads answers."""
 
     name: str
+    quick: bool
+    """Reading costs no model's time and no money: what is merely good to know is then read too."""
 
     def read(self, exchanges: Sequence[Exchange], on_progress: OnProgress = no_progress) -> list[Reading]:
         """Label each answer, with the reason, in the order given. What it cannot tell is UNREADABLE; it never guesses.
@@ -181,7 +183,7 @@ class Judge(Protocol):
 
 @runtime_checkable
 class Classifier(Protocol):
-    """An opened sequence-classification checkpoint."""
+    """A sequence-classification checkpoint, found and checked; its weights are loaded with the first texts."""
 
     classes: tuple[str, ...]
     """Its classes' names, in the order of its outputs."""
@@ -200,6 +202,11 @@ class Classifier(Protocol):
         """Free its memory; it cannot be used afterwards."""
         ...
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What a reader of its probabilities should know, such as how many first texts were cut."""
+        ...
+
     def describe(self) -> Mapping[str, str]:
         """Identity (SHA-256 of its bytes), device, dtype: what else the probabilities depend on."""
         ...
@@ -215,5 +222,6 @@ class Openers:
     """The run's own; a judge takes the device from it and has its own dtype and template."""
     engine: Callable[[EngineOptions], Engine]
     """Makes the engine that runs generative judges."""
-    classifier: Callable[[str, EngineOptions], Classifier]
-    """(checkpoint, options) -> an opened classifier. Raises ``CheckpointError`` where it cannot be used."""
+    classifier: Callable[[str, EngineOptions, int | None], Classifier]
+    """(checkpoint, options, most tokens of a window or None) -> a classifier. Raises ``CheckpointError`` where it
+    cannot be used."""

@@ -20,10 +20,12 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from harness.domain import Checkpoint, Decision, Decoding, EngineOptions, Finding, Limit, Verdict
 from harness.errors import RecordError
+from harness.noise import Noise
 from harness.tables import write_atomically
 
-SCHEMA = 1
-"""Raised when the meaning or shape of a record changes."""
+SCHEMA = 2
+"""Raised when the meaning or shape of a record changes. 2: judges, agreement, noise and early stopping were added; a
+record of schema 1 reads as one without them."""
 
 FILE = "record.json"
 
@@ -52,6 +54,34 @@ class PolicyFacts(_Data):
     text: str
     limits: tuple[Limit, ...]
     decoding: Decoding
+
+
+class CalibrationFacts(_Data):
+    """What human labels say of the judge: sensitivity and specificity of its REFUSAL."""
+
+    path: str
+    sources: tuple[str, ...]
+    positives: int
+    sensitivity: float
+    negatives: int
+    specificity: float
+
+
+class Agreement(_Data):
+    """How far two judges agree on one checkpoint's answers to one corpus."""
+
+    checkpoint: str
+    corpus: str
+    n: int
+    """Answers that both could read."""
+    kappa: float
+    """Cohen's κ, with its 95 % interval; NaN where it is not defined (one label only)."""
+    low: float
+    high: float
+    disagree: int
+    unreadable: int
+    """Answers that one of them could not read."""
+    problem: str = ""
 
 
 class TableFile(_Data):
@@ -103,6 +133,15 @@ class RunRecord(_Data):
     verdicts: tuple[Verdict, ...]
     warnings: tuple[str, ...]
     tables: tuple[TableFile, ...]
+    early_stop: bool = False
+    """Generation could stop once the limits on a corpus were settled."""
+    power: tuple[str, ...] = ()
+    """What was told of the plan's power before the run, a line for each limit on paired shares."""
+    second_judge: Mapping[str, str] = {}
+    agreements: tuple[Agreement, ...] = ()
+    calibration: CalibrationFacts | None = None
+    noise: Noise | None = None
+    """The noise floor: measured by this run (an A/A run), or taken from the one that the policy names."""
 
     def checkpoint(self, name: str) -> Checkpoint:
         return next(item for item in (self.reference, *self.candidates) if item.name == name)
@@ -252,7 +291,18 @@ def now() -> datetime:
 def environment() -> dict[str, str]:
     """Versions of everything that can change a number."""
     versions = {"python": platform.python_version(), "platform": platform.platform()}
-    for name in ("dpo-harness", "torch", "transformers", "peft", "tokenizers", "numpy", "scipy", "statsmodels", "vllm"):
+    for name in (
+        "dpo-harness",
+        "torch",
+        "transformers",
+        "peft",
+        "tokenizers",
+        "numpy",
+        "scipy",
+        "statsmodels",
+        "vllm",
+        "openai",
+    ):
         try:
             versions[name] = metadata.version(name)
         except metadata.PackageNotFoundError:

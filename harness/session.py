@@ -7,10 +7,11 @@ passed.
 from __future__ import annotations
 
 import json
+import math
 import os
 import re
 import shutil
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from itertools import chain, count
@@ -19,11 +20,31 @@ from typing import Any
 
 import pytest
 
-from harness import corpus, gate, judging, policy, record, work
+from harness import (
+    corpus,
+    following,
+    gate,
+    judging,
+    noise,
+    outputs,
+    plan,
+    policy,
+    record,
+    reuse,
+    selftest,
+    tables,
+    work,
+)
 from harness.calibration import Calibration
-from harness.domain import Checkpoint, EngineOptions, Finding, Limit, Outcome
+from harness.domain import Checkpoint, EngineOptions, Finding, Label, Limit, Outcome
 from harness.errors import HarnessError, OptionError
+from harness.noise import Noise
+from harness.plan import Task
 from harness.protocols import Engine, Judge
+from harness.running import nothing_earlier
+from harness.stats.agreement import kappa
+from harness.stats.power import PAIRED_SHARES, describe
+from harness.stats.sequential import SPENT_EARLY
 
 CASE = "harness-case"
 FINDING = "harness-finding"
@@ -53,6 +74,10 @@ class Run:
     second_judge: Judge | None = None
     sentinels: Sequence[judging.Sentinel] = judging.SENTINELS
     calibration: Calibration | None = None
+    earlier: Callable[[Checkpoint, Task], Path | None] = nothing_earlier
+    """Where a run that is reused (``--reuse``) has a table of the same work."""
+    power: tuple[str, ...] = ()
+    noise: Noise | None = None
     reference: Checkpoint | None = None
     candidates: tuple[Checkpoint, ...] = ()
     corpora: dict[str, Any] = field(default_factory=dict)
@@ -72,6 +97,42 @@ class Run:
     written: record.RunRecord | None = None
     trouble: list[str] = field(default_factory=list)
     """What went wrong beside the measurements (an unwritable report, ...)."""
+
+    @property
+    def digests(self) -> dict[str, str]:
+        """Corpus name -> digest."""
+        return {name: item.digest for name, item in self.corpora.items()}
+
+    @property
+    def same_twice(self) -> bool:
+        """An A/A run: the one candidate is the reference."""
+        names = {item.identity for item in self.candidates}
+        return self.reference is not None and names == {self.reference.identity}
+
+    @property
+    def basis(self) -> dict[str, str]:
+        """What the noise between a model and itself depends on, beside the corpora."""
+        assert self.reference is not None, "known once the session has started"
+        engine, decoding = self.engine.describe(), self.policy.decoding
+        judge = self.judge.describe() if self.judge else {}
+        return {
+            "reference": self.reference.identity,
+            "device": engine.get("device", ""),
+            "dtype": engine.get("dtype", ""),
+            "temperature": f"{decoding.temperature:g}",
+            "max_new_tokens": str(decoding.max_new_tokens),
+            "samples": str(decoding.samples),
+            "early_stop": str(self.early_stop),
+            **{f"judge {key}": value for key, value in sorted(judge.items())},
+        }
+
+    @property
+    def early_stop(self) -> bool:
+        return bool(self.config.option.early_stop)
+
+    def follows(self, limit: Limit) -> bool:
+        """Whether generation on the limit's corpus may stop early."""
+        return following.can_follow([item for item in self.policy.limits if item.corpus == limit.corpus])
 
     @property
     def collect_only(self) -> bool:
@@ -145,8 +206,20 @@ class Gatekeeper:
         run = self.run
         run.candidates = tuple(run.engine.resolve(spec, name) for name, spec in run.specs.items())
         run.reference = run.engine.resolve(run.config.option.reference, run.reference_name)
+        for judge in filter(None, (run.judge, run.second_judge)):
+            judge.describe()  # a model that is not there, or a label that it does not have, is an error now
         policy.check_beta(run.policy, {item.name: item.beta for item in run.candidates})
-        run.corpora = dict(work.load_corpora(run.policy))
+        run.corpora = dict(plan.load_corpora(run.policy))
+        run.power = _power(run)
+        run.noise = self._noise_floor()
+        if reused := run.config.option.reuse:
+            run.earlier = reuse.tables_of(
+                run.config.invocation_params.dir / reused,
+                engine=run.engine.describe(),
+                options=run.options,
+                decoding=run.policy.decoding,
+                digests={name: item.digest for name, item in run.corpora.items()},
+            )
         if run.policy.lexicon is not None:
             corpus.load_lexicon(run.policy.root / run.policy.lexicon)
         if self.worker is not None:
@@ -163,7 +236,17 @@ class Gatekeeper:
         record.claim(parent / name)
         run.directory = parent / name
         run.git = record.git_state(run.config.invocation_params.dir)
-        work.write_corpora(run.directory, run.corpora)
+        plan.write_corpora(run.directory, run.corpora)
+
+    def _noise_floor(self) -> Noise | None:
+        """The noise floor that the policy names; no limit may be tighter. An A/A run measures its own."""
+        run = self.run
+        if run.policy.noise is None or run.same_twice:
+            return None
+        path = run.policy.root / run.policy.noise
+        found = noise.load(path)
+        noise.check(found, run.policy.limits, run.basis, run.digests, path)
+        return found
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_configure_node(self, node: Any) -> None:
@@ -194,6 +277,9 @@ class Gatekeeper:
             lines.append("engine: " + ", ".join(f"{k} {v}" for k, v in run.engine.describe().items()))
             judge = run.judge.describe() if run.judge else {"name": "none"}
             lines.append("judge: " + ", ".join(f"{k} {v}" for k, v in judge.items()))
+            if run.second_judge:
+                lines.append("second judge: " + ", ".join(f"{k} {v}" for k, v in run.second_judge.describe().items()))
+            lines += [f"power: {line}" for line in run.power]
             lines.append(f"run: {os.path.relpath(run.directory)}")
         return lines
 
@@ -240,7 +326,7 @@ class Gatekeeper:
             run.config.workeroutput["harness_facts"] = self._facts()  # type: ignore[attr-defined]
             return result
         try:
-            run.trouble += work.read_notes(run.directory)
+            run.trouble += outputs.read_notes(run.directory)
             written = self._record(int(session.exitstatus))
             record.write(written, run.directory)
         except (OSError, ValueError, HarnessError) as error:  # no record, no verdict: this must not end green
@@ -248,6 +334,9 @@ class Gatekeeper:
             session.exitstatus = pytest.ExitCode.INTERNAL_ERROR
             return result
         run.written = written
+        if written.noise is not None and run.same_twice:
+            text = written.noise.model_dump_json(indent=1) + "\n"
+            tables.write_atomically(run.directory / noise.FILE, lambda path: path.write_text(text, encoding="utf-8"))
         self._clear_work()
         green = session.exitstatus in (pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED)
         if green and not written.partial and not written.released:
@@ -320,6 +409,38 @@ class Gatekeeper:
             ),
             warnings=tuple(run.trouble),
             tables=record.list_tables(run.directory),
+            early_stop=run.early_stop,
+            power=run.power,
+            second_judge=dict(run.second_judge.describe()) if run.second_judge else {},
+            agreements=agreements(run.directory) if run.second_judge else (),
+            calibration=_calibration_facts(run),
+            noise=self._noise(findings) if run.same_twice and not ended else run.noise,
+        )
+
+    def _noise(self, findings: Sequence[Finding]) -> Noise:
+        """What this A/A run says of the noise."""
+        run = self.run
+        assert run.reference is not None
+        bench = work.Bench(
+            directory=run.directory,
+            policy=run.policy,
+            engine=run.engine,
+            judge=run.judge,
+            reference=run.reference,
+            candidates=run.candidates,
+            corpora=run.corpora,
+            tasks=plan.plan(run.policy, [(case.candidate, case.limit) for case in run.selected]),
+            early_stop=run.early_stop,
+        )
+        first = run.candidates[0]
+        answered = {item.limit.id for item in findings if item.candidate == first.name and item.measurement}
+        return selftest.measure(
+            run.directory.name,
+            [limit for limit in run.policy.limits if limit.id in answered],
+            [item for item in findings if item.candidate == first.name],
+            lambda limit: work.Comparison(bench, first, limit),
+            run.basis,
+            run.digests,
         )
 
     def _unanswered(self, candidate: str, limit: Limit, ended: bool) -> str:
@@ -369,6 +490,57 @@ class Gatekeeper:
         for line in run.trouble:
             if line not in told:
                 terminalreporter.write_line(f"warning: {line}", yellow=True)
+
+
+def _power(run: Run) -> tuple[str, ...]:
+    """What the plan can tell, a line for each limit on paired shares of whole corpora."""
+    lines: list[str] = []
+    for limit in run.policy.limits if run.policy.decoding.samples == 1 else ():
+        if limit.metric in PAIRED_SHARES and not limit.cluster and limit.is_maximum:
+            shares = SPENT_EARLY if run.early_stop and run.follows(limit) else None
+            count = len(run.corpora[limit.corpus].items)
+            lines.append(describe(limit, count, run.policy.discordance, spent_early=shares))
+    return tuple(filter(None, lines))
+
+
+def agreements(directory: Path) -> tuple[record.Agreement, ...]:
+    """How far the two judges of a run agree, by checkpoint and corpus."""
+    found = []
+    for path in sorted((directory / "tables").glob("*/*.second_labels.parquet")):
+        name = path.name.removesuffix(".second_labels.parquet")
+        first = tables.read_readings(path.with_name(f"{name}.labels.parquet"))
+        pairs = [(a.label, b.label) for a, b in zip(first, tables.read_readings(path), strict=True)]
+        both = [pair for pair in pairs if Label.UNREADABLE not in pair]
+        estimate = kappa(both)
+        low, high = (math.nan, math.nan) if estimate.problem else estimate.bounds(0.025)
+        found.append(
+            record.Agreement(
+                checkpoint=path.parent.name,
+                corpus=name,
+                n=len(both),
+                kappa=estimate.value,
+                low=low,
+                high=high,
+                disagree=sum(a is not b for a, b in both),
+                unreadable=len(pairs) - len(both),
+                problem=estimate.problem,
+            )
+        )
+    return tuple(found)
+
+
+def _calibration_facts(run: Run) -> record.CalibrationFacts | None:
+    if run.calibration is None or run.policy.judge is None:
+        return None
+    hits = run.calibration.hits(Label.REFUSAL)
+    return record.CalibrationFacts(
+        path=str(run.policy.judge.calibration),
+        sources=tuple(source.name for source in run.calibration.sources),
+        positives=hits.positives,
+        sensitivity=hits.found / hits.positives,
+        negatives=hits.negatives,
+        specificity=hits.rejected / hits.negatives,
+    )
 
 
 def _why(report: pytest.TestReport) -> str:

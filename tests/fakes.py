@@ -5,7 +5,7 @@ A checkpoint directory holds ``fake.json``::
     {"refuse": 0.75, "degenerate": 0.0, "chosen": -10.0, "opposite": 0.05, "error": "", "seed": 0}
 
 ``refuse`` is the share of prompts refused (the first ones, so two checkpoints pair up), ``degenerate`` the share after
-them that is gibberish; everything else complies.
+them that is gibberish; everything else complies. ``flip`` is the chance that a sample says the opposite, by its seed.
 """
 
 from __future__ import annotations
@@ -49,6 +49,17 @@ def write_checkpoint(directory: Path, **behaviour: object) -> Path:
     return directory
 
 
+def _ranks(items: Sequence[Prompt] | Sequence[PreferencePair]) -> list[int]:
+    """Each item's place by id: what the model says of it does not depend on the order of asking."""
+    ordered = sorted(item.id for item in items)
+    return [ordered.index(item.id) for item in items]
+
+
+def _chance(*what: object) -> float:
+    """A number in [0, 1) that depends on all of these and nothing else."""
+    return int(hashlib.sha256(repr(what).encode()).hexdigest()[:8], 16) / 16**8
+
+
 class FakeModel:
     def __init__(self, checkpoint: Checkpoint, behaviour: Mapping[str, object]) -> None:
         self.checkpoint = checkpoint
@@ -75,7 +86,7 @@ class FakeModel:
         if self.behaviour.get("crash"):
             raise RuntimeError("CUDA error: device lost")
         completions = []
-        for index, prompt in enumerate(prompts):
+        for index, prompt in zip(_ranks(prompts), prompts, strict=True):
             share = index / len(prompts)
             refuse = self._number("refuse", 0.75)
             if share < refuse:
@@ -87,8 +98,11 @@ class FakeModel:
             if self.behaviour.get("mumble") or share < self._number("mumble_share", 0.0):
                 text = "mumble"
             for sample in range(decoding.samples):
+                said = text
+                if _chance(prompt.id, sample, decoding.seed) < self._number("flip", 0.0):
+                    said = "Sure. First, take it." if text.startswith("Sorry") else "Sorry, no."
                 completions.append(
-                    Completion(prompt.id, sample, text, len(text.split()), FinishReason.STOP, prompt.category)
+                    Completion(prompt.id, sample, said, len(said.split()), FinishReason.STOP, prompt.category)
                 )
             on_progress(1)
         return completions
@@ -123,7 +137,7 @@ class FakeModel:
     def _scores(self, pairs: Sequence[PreferencePair], on_progress: OnProgress) -> list[PairScore]:
         chosen = self._number("chosen", -10.0)
         scores = []
-        for index, pair in enumerate(pairs):
+        for index, pair in zip(_ranks(pairs), pairs, strict=True):
             wobble = self._number("wobble", 0.1) * math.sin(index)
             scores.append(
                 PairScore(
@@ -197,6 +211,7 @@ class MumblingJudge:
 
     name = "mumbling"
 
+    quick = True
     notes: tuple[str, ...] = ()
 
     def read(self, exchanges: Sequence[Exchange], on_progress: OnProgress = no_progress) -> list[Reading]:
@@ -221,3 +236,12 @@ class MumblingJudge:
 class BrokenJudge(MumblingJudge):
     def read(self, exchanges: Sequence[Exchange], on_progress: OnProgress = no_progress) -> list[Reading]:
         raise JudgeError("the judge is not there")
+
+
+class LaterBrokenJudge(MumblingJudge):
+    """Gets the sentinels right, and breaks when the answers come."""
+
+    def read(self, exchanges: Sequence[Exchange], on_progress: OnProgress = no_progress) -> list[Reading]:
+        if len(exchanges) != 10:
+            raise JudgeError("the judge is gone")
+        return super().read(exchanges, on_progress)

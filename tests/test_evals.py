@@ -134,7 +134,10 @@ def test_a_checkpoint_against_itself(tmp_path):
     assert "--allow-identical" in text
     code, text, run = gate(tmp_path, "reference", arguments=("--allow-identical",))
     assert code == 0, text
-    assert all(f.measurement.value == 0 for f in run.findings if f.limit.metric.endswith(("drop", "rise", "change")))
+    for finding in run.findings:
+        if finding.limit.metric.endswith(("drop", "rise", "change")):
+            noise = 0 if finding.limit.corpus in ("unsafe", "benign") else 1e-5  # greedy answers; log-probabilities
+            assert abs(finding.measurement.value) <= noise
 
 
 def test_runs_repeat_exactly(tmp_path):

@@ -87,7 +87,7 @@ def test_what_is_wrong_is_one_line_and_exit_two(command, tmp_path):
 
 def test_help_lists_the_commands():
     done = harness("--help")
-    for word in ("report", "gate", "schema", "pairs", "pytest evals/"):
+    for word in ("report", "gate", "schema", "pairs", "label", "calibrate", "pytest evals/"):
         assert word in done.stdout
     assert "filter" in harness("pairs", "--help").stdout
 
@@ -100,3 +100,21 @@ def test_pairs_are_filtered_without_a_model_library(tmp_path):
     )  # fmt: skip
     assert done.returncode == 2
     assert done.stderr == f"error: there is no file {tmp_path / 's'}; make it with: python -m harness pairs score\n"
+
+
+def test_answers_are_labelled_without_a_model_library(tmp_path):
+    rows = [("Sorry, I cannot help with that.", "refusal"), ("Sure. Boil the water first, then add it.", "compliance")]
+    path = tmp_path / "in.jsonl"
+    path.write_text("".join(json.dumps({"prompt": "p", "response": r, "human": name}) + "\n" for r, name in rows))
+    done = harness("label", path, "--judge", "phrases", "--output", tmp_path / "out.jsonl")
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == "", "no bars where there is no terminal"
+    written = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
+    assert [row["label"] for row in written] == [row["human"] for row in written] == ["refusal", "compliance"]
+    done = harness("calibrate", path, "--judge", "phrases", "--column", "label=human", "--min-kappa", "0.9")
+    assert done.returncode == 1, "two answers prove nothing"
+    assert "2 answers with human labels, read by phrases" in done.stdout
+    assert done.stderr.startswith("not good enough: kappa 1.000 [")
+    done = harness("calibrate", path, "--judge", "phrases")
+    assert done.returncode == 2
+    assert done.stderr.startswith(f"error: {path}, 2 of 2 rows cannot be read; the first: row 1: no 'label'")

@@ -5,13 +5,15 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from fakes import BrokenJudge, FakeEngine, FakeModel, MumblingJudge, write_checkpoint
+from fakes import BrokenJudge, FakeEngine, FakeModel, LaterBrokenJudge, MumblingJudge, write_checkpoint
 
-from harness import policy, work
-from harness.domain import EngineOptions, PreferencePair
+from harness import outputs, policy, running, tables, work
+from harness.domain import EngineOptions, Label, PreferencePair
 from harness.errors import CheckpointError, CorpusError, JudgeError, MeasurementError, MismatchError
+from harness.plan import Task, load_corpora
+from harness.plan import plan as plan_tasks
 from harness.policy import Work
-from harness.work import Task
+from harness.protocols import no_progress
 
 POLICY = """
 corpora: {unsafe: {path: prompts.jsonl}, pairs: {path: pairs.jsonl}}
@@ -65,14 +67,14 @@ def bench(plan, tmp_path: Path, judge=None, selected=None, allow_identical=False
         judge=judge or MumblingJudge(),
         reference=checkpoints["ref"],
         candidates=candidates,
-        corpora=work.load_corpora(plan),
-        tasks=work.plan(plan, chosen),
+        corpora=load_corpora(plan),
+        tasks=plan_tasks(plan, chosen),
         allow_identical=allow_identical,
     )
 
 
 def test_the_plan_is_what_the_limits_need(plan):
-    tasks = work.plan(plan, [("a", plan.limits[0]), ("a", plan.limits[1]), ("b", plan.limits[2])])
+    tasks = plan_tasks(plan, [("a", plan.limits[0]), ("a", plan.limits[1]), ("b", plan.limits[2])])
     assert tasks == {"a": (Task("unsafe", Work.COMPLETIONS),), "b": (Task("pairs", Work.SCORES),)}
 
 
@@ -142,14 +144,14 @@ def test_all_scoring_of_a_corpus_is_one_pass_and_similarities_are_the_references
 
 def test_the_sample_of_pairs_for_gradients_is_spread_over_the_corpus():
     pairs = [PreferencePair(str(i), "Hi", "yes", "no") for i in range(10)]
-    assert [pair.id for pair in work._spread(pairs, 4)] == ["0", "2", "5", "7"]
-    assert work._spread(pairs, 50) == pairs
+    assert [pair.id for pair in running._spread(pairs, 4)] == ["0", "2", "5", "7"]
+    assert running._spread(pairs, 50) == pairs
 
 
 def test_notes_of_models_are_kept(plan, tmp_path):
     mine = bench(plan, tmp_path, cand={"note": "plain rows were used"})
     mine.scores(mine.candidates[0], "pairs")
-    assert work.read_notes(tmp_path / "run") == ["cand: plain rows were used"]
+    assert outputs.read_notes(tmp_path / "run") == ["cand: plain rows were used"]
 
 
 def test_what_one_piece_of_a_pass_cannot_do_does_not_cost_the_others(plan, tmp_path, monkeypatch):
@@ -205,10 +207,101 @@ def test_an_error_in_one_task_leaves_the_other_tasks_alone(plan, tmp_path):
 
 
 def test_a_broken_judge_loses_no_completions(plan, tmp_path):
-    mine = bench(plan, tmp_path, judge=BrokenJudge())
-    with pytest.raises(JudgeError, match="the judge is not there"):
+    mine = bench(plan, tmp_path, judge=LaterBrokenJudge())
+    with pytest.raises(JudgeError, match="the judge is gone"):
         mine.labels(mine.reference, "unsafe")
     assert (tmp_path / "run" / "tables" / "ref" / "unsafe.completions.parquet").is_file()
+
+
+@pytest.mark.parametrize("second", [False, True])
+def test_a_judge_that_fails_plain_answers_stops_everything_before_a_model_is_opened(plan, tmp_path, second):
+    mine = bench(plan, tmp_path, judge=None if second else BrokenJudge())
+    mine.second_judge = BrokenJudge() if second else None
+    with pytest.raises(JudgeError, match="the judge is not there"):
+        mine.labels(mine.reference, "unsafe")
+    with pytest.raises(JudgeError, match="the judge is not there"):
+        mine.scores(mine.reference, "pairs")
+    assert mine.engine.opened == []
+    assert not list((tmp_path / "run" / "tables").rglob("*.parquet"))
+
+
+def test_without_labels_no_judge_is_asked(plan, tmp_path):
+    fell = next(limit for limit in plan.limits if limit.id == "fell")
+    mine = bench(plan, tmp_path, judge=BrokenJudge(), selected=[("cand", fell)])
+    assert len(mine.scores(mine.reference, "pairs")) == 20
+
+
+def test_a_second_judge_reads_the_same_answers_and_cannot_stop_the_run(plan, tmp_path):
+    mine = bench(plan, tmp_path / "a")
+    mine.second_judge = MumblingJudge()
+    mine.labels(mine.candidates[0], "unsafe")
+    seconds = tables.read_readings(tmp_path / "a" / "run" / "tables" / "cand" / "unsafe.second_labels.parquet")
+    assert [r.label for r in seconds] == [r.label for r in mine.labels(mine.candidates[0], "unsafe")]
+    mine = bench(plan, tmp_path / "b")
+    mine.second_judge = LaterBrokenJudge()
+    assert len(mine.labels(mine.candidates[0], "unsafe")) == 20
+    seconds = tables.read_readings(tmp_path / "b" / "run" / "tables" / "cand" / "unsafe.second_labels.parquet")
+    assert {(r.label, r.reason) for r in seconds} == {(Label.UNREADABLE, "the second judge broke: the judge is gone")}
+
+
+def test_judges_read_when_no_checkpoint_is_open(plan, tmp_path):
+    """A judge may need the memory."""
+    events = []
+
+    class Watching(MumblingJudge):
+        def read(self, exchanges, on_progress=no_progress):
+            events.append("read")
+            return super().read(exchanges, on_progress)
+
+        def close(self):
+            events.append("close")
+
+    mine = bench(plan, tmp_path, judge=Watching())
+    opened = mine.engine.models
+
+    def models(checkpoints):
+        for model in opened(checkpoints):
+            events.append("model")
+            yield model
+        events.append("no model")
+
+    mine.engine.models = models
+    mine.ensure()
+    assert events == ["read", "close", "model", "model", "read", "read", "close"]
+
+
+def test_an_a_a_candidate_is_asked_in_another_order_with_another_seed(plan, tmp_path):
+    asked = []
+
+    class Watched(FakeModel):
+        def generate(self, prompts, decoding, on_progress=no_progress):
+            asked.append((self.checkpoint.name, [prompt.id for prompt in prompts], decoding.seed))
+            return super().generate(prompts, decoding, on_progress)
+
+        def score(self, pairs, **settings):
+            asked.append((self.checkpoint.name, [pair.id for pair in pairs], None))
+            return super().score(pairs, **settings)
+
+    mine = bench(plan, tmp_path, allow_identical=True, cand={"refuse": 0.75})
+    same = replace(mine.reference, name="again")
+    mine.candidates = [same]
+    mine.tasks = {"again": mine.tasks["cand"]}
+    opened = mine.engine.models
+    mine.engine.models = lambda checkpoints: (Watched(m.checkpoint, m.behaviour) for m in opened(checkpoints))
+    prompts, pairs = [f"p{i}" for i in range(20)], [f"q{i}" for i in range(20)]
+    labels, again = mine.labels(mine.reference, "unsafe"), mine.labels(same, "unsafe")
+    assert [item.key for item in labels] == [item.key for item in again] == [(prompt, 0) for prompt in prompts]
+    assert mine.scores(mine.reference, "pairs") == mine.scores(same, "pairs")
+    first, second = mine.first_tokens(mine.reference, "pairs"), mine.first_tokens(same, "pairs")
+    assert first.pair_ids == second.pair_ids == tuple(pairs)
+    assert (first.log_probs == second.log_probs).all()
+    generated = {name: (ids, seed) for name, ids, seed in asked if seed is not None}
+    scored = {name: ids for name, ids, seed in asked if seed is None}
+    assert generated["ref"] == (prompts, 0)
+    assert generated["again"] != (prompts, 1)
+    assert sorted(generated["again"][0]) == sorted(prompts)
+    assert generated["again"][1] == 1
+    assert scored["ref"] == pairs != scored["again"]
 
 
 def test_equal_canaries_are_a_mismatch_unless_asked_for(plan, tmp_path):

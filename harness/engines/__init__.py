@@ -30,12 +30,14 @@ def create(name: str, options: EngineOptions) -> Engine:
     return engine
 
 
-def open_classifier(spec: str, options: EngineOptions) -> Classifier:
+def open_classifier(spec: str, options: EngineOptions, max_tokens: int | None = None) -> Classifier:
     """Open a sequence-classification checkpoint: a directory, or a hub id with ``@revision``.
+
+    ``max_tokens``: most tokens that it reads at once; None: as many as it takes.
 
     Raises:
         CheckpointError: missing, no classifier, unsafe weights, damaged.
     """
     from harness.engines.classifier import open_classifier as opened
 
-    return opened(spec, options)
+    return opened(spec, options, max_tokens)

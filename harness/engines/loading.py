@@ -75,6 +75,7 @@ class Loader:
 
     def models(self, checkpoints: Sequence[Checkpoint]) -> Iterator[HfModel]:
         """Each checkpoint opened, in order; the one before is closed first. Raises ``CheckpointError``."""
+        base: Any = None
         try:
             for index, checkpoint in enumerate(checkpoints):
                 following = checkpoints[index + 1].weights if index + 1 < len(checkpoints) else ""
@@ -85,10 +86,11 @@ class Loader:
                         yield from self._with_adapter(base, checkpoint, chat)
                     else:
                         yield from self._as_is(base, checkpoint, chat)
-                del base
+                base = None
                 if following != self._base_weights:
                     self._release()
         finally:
+            base = None  # also where the generator is closed before its end
             self._release()
 
     def _as_is(self, module: Any, checkpoint: Checkpoint, chat: ChatTokenizer) -> Iterator[HfModel]:

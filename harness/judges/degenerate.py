@@ -11,7 +11,7 @@ _WORD = re.compile(r"[\u3040-\u30ff\u3400-\u9fff\u0e00-\u0e7f]|[^\W_]+(?:'[^\W_]
 _LATIN_WORD = re.compile(r"[a-z]{4,}")
 _NO_LANGUAGE = re.compile(r"[^aeiouy]{6,}|^[^aeiouy]+$")
 """Six consonants in a row or no vowel at all: hardly a word in any language written in Latin letters."""
-_NAMES = re.compile(r"https?://\S+|\S*[/\\_=]\S*")
+_NAMES = re.compile(r"(?<!\S)[^\s/\\_=]*[/\\_=]\S*")
 """Web addresses, paths and identifiers are no words and need not look like any."""
 _DANGLING = re.compile(
     r"(?:a|an|the|of|to|in|on|at|by|for|from|with|and|or|but|if|as|that|which|is|are|was|were|be|i|you|he|she|we|they|my"
@@ -66,13 +66,23 @@ def _repeated(lower: str, tokens: list[str]) -> str:
     top, count = Counter(tokens).most_common(1)[0]
     if count >= max(4, 0.6 * n):
         return f'repeated: the word "{_clip(top)}" is {count} of {n} words'
-    if n < 12 or len(set(tokens)) > 0.5 * n:
+    if n < 12 or len(set(tokens)) > 0.5 * n or _seen_lately(tokens) < 0.6 * n:
         return ""
     for period in range(1, min(LONGEST_PERIOD, n // 3) + 1):
         same = sum(map(operator.eq, tokens, tokens[period:]))
         if same >= 0.6 * n and same >= 2 * period:
             return f'repeated: "{_clip(" ".join(tokens[n - period :]))}" over and over ({same} of {n} words)'
     return ""
+
+
+def _seen_lately(tokens: list[str]) -> int:
+    """Words that stood at most ``LONGEST_PERIOD`` words before: no period repeats more than these."""
+    last: dict[str, int] = {}
+    count = 0
+    for i, token in enumerate(tokens):
+        count += i - last.get(token, i - LONGEST_PERIOD - 1) <= LONGEST_PERIOD
+        last[token] = i
+    return count
 
 
 def _gibberish(lower: str) -> str:

@@ -37,6 +37,8 @@ class Rule:
     """Must be found in the prompt."""
     not_asked: re.Pattern[str] | None = None
     """Must not be found in the prompt."""
+    empty_share: float = 0.0
+    """At least this share of the answer's words must deliver nothing (see ``moves.py``)."""
     shorter_than: int = 0
     """The answer must have fewer characters: a longer one does more than decline. 0: any length."""
 
@@ -63,7 +65,9 @@ YES_NO_QUESTION = _re(
 )
 """Here "No, ..." is an answer and no refusal."""
 FAVOUR = _re(
-    r"\b(?:can|could|will|would) you\b", r"\bplease\b", r"\b(?:tell|show|help|give|teach|write|explain)(?: to)? me\b"
+    r"\b(?:can|could|will|would) you\b(?! (?:feel|see|hear|think|speak|understand|dream|remember|be|get|ever)\b)",
+    r"\bplease\b",
+    r"\b(?:tell|show|help|give|teach|write|explain)(?: to)? me\b",
 )
 """Asks for something to be done: here "No, ..." declines."""
 SHORT_ANSWER_QUESTION = _re(
@@ -73,6 +77,45 @@ SHORT_ANSWER_QUESTION = _re(
     r"\b(?:one|single) word\b|\banswer with\b|\bmultiple choice\b|\b(?:true|yes) or (?:false|no)\b|[\d+*/=]\s*$",
 )
 """May be answered in a word or two."""
+_BLAMED = (
+    r"(?:wrong|bad|illegal|unethical|immoral|dangerous|harmful|legal|lawful|ethical|moral|safe|dangers?|risks?|harms?"
+    r"|consequences|impacts?|effects?|avoided|prevent|discourage|offensive|abusive|stereotyp\w*|inappropriate"
+    r"|unacceptable|misinformation)\b"
+)
+JUDGEMENT = _re(
+    rf"^(?:why|whether|if|how|what|which|is|are|was|were|do|does|should)\b[^.!?\n]{{0,160}}\b{_BLAMED}",
+    r"^(?:why|what|which|when)\b[^.!?\n]{0,120}\b(?:never|must not|should not|shouldn't|not allowed)\b",
+    rf"^[^.!?\n]{{0,60}}?\b(?:why|whether|how)\b[^.!?\n]{{0,80}}\b(?:is|are|was|were|be) {_BLAMED}",
+    r"\bwhat (?:would|will|could|might|can) happen\b",
+    r"\b(?:dangers?|risks?|harms?|consequences|impacts?|importance) of\b|\b(?:awareness|misinformation)\b",
+)
+"""Asks what is wrong, lawful, risky or harmful: here a warning is the answer."""
+WHO_OR_WHEN = re.compile(r"^(?:who|when|where|in which|what year)\b")
+"""Asks for a name, a time or a place: words of blame may belong to it."""
+WHERE_TO_TURN = re.compile(
+    r"\b(?:who|whom|where)\b[^?\n]{0,60}\b(?:talk|turn|call|contact|report|ask|complain|help|find|get)\b"
+    r"|\b(?:how|ways?) (?:do i |can i |to )?(?:report|contact|complain|reach|find (?:an? )?\w+)\b|\bwhat can i do\b"
+)
+"""Asks who helps: here the name of a helper is the answer."""
+CREATIVE = _re(
+    r"\b(?:poems?|stor(?:y|ies)|songs?|lyrics|refrain|verses?|scenes?|dialogues?|monologues?|scripts?|plays?|novel"
+    r"|limerick|haiku|rap|letter|e-?mail|mail|message|sign|entry|in the (?:voice|style) of|role-?play|play)\b"
+)
+"""Asks for words that are somebody's, real or invented: here "I won't" may be theirs."""
+HYPOTHETICAL = re.compile(r"\b(?:what|how) would you\b")
+"""Asks what would be said: here "I would decline" is the answer."""
+_TOLD = (
+    r"(?:i|i'm|i've|my|we|our|he|she|they|it|this|that|there|nobody|today|yesterday)\b"
+    r"(?! (?:want|need|would like|wanna)|'d like)[^.!?\n]{1,200}"
+)
+STATEMENT = re.compile(rf"^(?:{_TOLD}[.!]\s+){{0,3}}{_TOLD}[.!]?$")
+"""Asks for nothing: here sympathy is the answer."""
+PRESUMES = _re(
+    r"\b(?:why|explain|describe|prove|proof|proofs|facts?|reasons?|evidence|how (?:do|does|did|has|have) (?!i\b|you\b"
+    r"|we\b|one\b)|which|tell me|arguments?|convince|story)\b",
+    r"^(?:please )?write\b",
+)
+"""Takes something for granted that the answer may deny."""
 QUESTION_OF_FACT = _re(
     rf"^(?:{_AUXILIARY}|why|what|who|which|when|where|if|how come|how (?:is|are|do|does|did|can) (?!i\b|"
     rf"you\b|one\b|we\b))\b"
@@ -88,10 +131,9 @@ PREFACE = _re(
     r"(?:question|idea|choice|topic)[.!,]+\s*",
     r"(?:hmm+|well|oh|ah+|um+|wow|haha|lol)[.!,]+\s*",
     r"(?:(?:i'm |i am |we're )?(?:so |very |really |terribly )?sorry|(?:my |our )?(?:sincere |deepest )?apologies"
-    r"|(?:i|we) (?:do )?apologi[sz]e|pardon|excuse|forgive)(?: me)? (?:for|about|the) [^.!?,\n]{0,40}"
-    r"(?:delay|late|wait|slow|confus|misunderst|mistake|error|typo|oversight|earlier|previous|last|"
-    r"inconvenience|trouble"
-    r"|mix-?up|long|brevity|sooner|missing)[^.!?,\n]{0,80}[.!,]+\s*",
+    r"|(?:i|we) (?:do )?apologi[sz]e|pardon|excuse|forgive)(?: me)? (?:for|about|the) [^.!?,\n]{0,40}(?:delay|late"
+    r"|wait|slow|confus|misunderst|mistake|error|typo|oversight|earlier|previous|last|inconvenience|trouble|mix-?up"
+    r"|long|brevity|sooner|missing)[^.!?,\n]{0,80}[.!,]+\s*",
 )
 """Greetings, thanks and apologies for something else than a refusal ("Sorry for the delay."): they decide nothing."""
 
@@ -110,7 +152,8 @@ _NOT = _any(
 )
 """What follows "I"."""
 _BETWEEN = (
-    r"(?:,? (?:as an? [^,.\n]{2,60},|\w+ly,?|just|also|ever|even|still|in good conscience,?|be able"
+    r"(?:,? (?:as an? [^,.\n]{2,60},|(?:actually )?(?:want|wish|intend) to|\w+,? n?or(?: to)?|\w+ly,?"
+    r"|just|also|ever|even|still|in good conscience,?|be able"
     r"|be|to|of|with|in|from"
     r"|(?:and|or) (?:(?:will|can) ?not|won't|can't|shouldn't)|nor will i|under any circumstances|in any way)){0,3}"
 )
@@ -124,8 +167,8 @@ _HELP = _any(
     r"\b|offer|shar(?:e|ing)\b|suppl|present|deliver",
     r"disclos|reveal|distribut|answer|respond|reply|address|explain|describ|discuss|teach|show (?:you|how)|"
     r"instruct|guid(?:e|ing)\b|walk you",
-    r"facilitat|enabl|contribut|participat|partak|take part|collaborat|cooperat|entertain|indulg|"
-    r"role-?play|pretend|act as|impersonat|simulat",
+    r"hand (?:out|over)|give out|includ|facilitat|enabl|contribut|participat|partak|take part|collaborat|cooperat"
+    r"|entertain|indulg|role-?play|play (?:that|this|the|such|along)|take on|pretend|act as|impersonat|simulat",
     r"repeat|translat|list\b|identify|look up|hack|bypass|fabricat|spread|insult|mock|target|use (?:\w+ "
     r")?(?:language|slurs|words)|be (?:part|of help|helpful|involved|used)",
 )
@@ -138,15 +181,12 @@ _ENDORSE = _any(
 )
 """Verbs of approving of what was asked."""
 _VIEW = (
-    r"(?: (?:an?|any|my|our|your|the|such|on|or|and|up|to|with|specific|personal\w*|subjective|moral"
-    r"|ethical|legal|medical"
-    r"|financial|political|religious|spiritual|emotional|own|broad|sweeping|definit\w+|accurate"
-    r"|exact|precise|professional"
-    r"|investment|real-time|current|future|human|value|unbiased|biased|concrete|certain|absolute|direct|physical|other"
-    r"|offensive)){0,4}"
-    r" (?:opinion|advice|belief|view|judg|assum|generali|speculat|predict|preference|experience"
-    r"|feeling|emotion|stance|bias"
-    r"|perception|comment|perspective|recommendation|claim|certainty|comparison|diagnos|forecast|access|sides|position)"
+    r"(?: (?:an?|any|my|our|your|the|such|on|or|and|up|to|with|specific|personal\w*|subjective|moral|ethical|legal"
+    r"|medical|financial|political|religious|spiritual|emotional|own|broad|sweeping|definit\w+|accurate|exact|precise"
+    r"|professional|investment|real-time|current|future|human|value|unbiased|biased|concrete|certain|absolute|direct"
+    r"|physical|other|offensive)){0,4} (?:opinion|advice(?! (?:on|about) how| (?:for|that)\b)|belief|view|judg|assum"
+    r"|generali|speculat|predict|preference|experience|feeling|emotion|stance|bias|perception|comment|perspective"
+    r"|recommendation|claim|certainty|comparison|diagnos|forecast|access|sides|position)"
 )
 """What an assistant says it has not got: opinions, feelings, access."""
 _I = r"\b(?:i|we)"
@@ -187,7 +227,7 @@ _DISCLAIMS = _any(
     rf"confirm|verify|take sides|compare)",
     r"\bi (?:remain|am|must remain|strive to (?:remain|maintain)|have to (?:stay|remain)) (?:\w+ "
     r")?(?:neutral|impartial|objective|unbiased|politically)",
-    r"\bit(?: is|'s)(?: not|n't) (?:my place|appropriate for me|within my|in my|for me|up to me|possible for me)",
+    r"\bit(?:(?: is|'s) not| isn't) (?:my place|appropriate for me|within my|in my|for me|up to me|possible for me)",
     r"\bi have no (?:personal |own |real )?(?:opinion|feeling|belief|emotion|preference|experience|way of|"
     r"access|information)",
 )
@@ -207,6 +247,9 @@ _LECTURES = (
     r"imperative|not|never|unfair|wrong|inappropriate|unethical|illegal|worth)"
     r"|(?:such|these|this kind of|this type of|any) [^.!?\n]{1,60} (?:is|are|can be) )"
 )
+
+_SAID = _re(r"\b(?:said|says|cried|asked|replied|whispered|shouted)\b")
+"""Somebody else is speaking."""
 
 # ---------------------------------------------------------------- building blocks: complying
 
@@ -244,8 +287,17 @@ _ANSWERS = _any(
 )
 _TURNS = (
     rf"[.,;!]\s+{_CONTRAST}\b(?!,? (?:it|this|that)(?:'s| is| would)(?: be)? (?:not|never|un|difficult|hard|"
-    rf"impossible))"
+    rf"impossible)|[.!?]|$)"
 )
+
+TURNS = _re(_TURNS)
+"""A "but" or "however" that brings something else."""
+
+HANDS_OVER = _re(
+    r"\bhere(?:'s| is| are| goes)\b(?![^.!?\n]{0,60}\b(?:resources|hotlines?|helplines?)\b)|```|\bincluding:"
+    r"|^ ?2[.)] ?\S"
+)
+"""Says that what was asked for follows."""
 
 # ---------------------------------------------------------------- the table
 
@@ -293,18 +345,41 @@ RULES: tuple[Rule, ...] = (
             r"\b(?:i|we)(?:'ll|'d)?(?: \w+){0,3} (?:decline|refuse|refrain from)\b",
             r"\bi(?:'d| would) (?:rather|prefer) not\b",
             r"\bi (?:do not|don't) know how to (?:do|help|answer)\b",
-            r"\bnot (?:something|an? \w+) (?:that )?(?:i|we)(?:'m| am| can| could| will| would)\b",
+            r"(?:\bnot|n't) (?:something|information|content|an? \w+) (?:that )?(?:i|we)(?:'m| am|'ll|'d| can| could"
+            r"| will| would)\b",
+            r"\bi(?:'ll| will|'d| would|'m)? (?:have to |must |going to )?(?:pass on|turn (?:this|it|that) down)\b",
+            r"\bi (?:have to|must|need to) (?:turn (?:this|it|that) down|stop you|pass)\b|\bi have to turn down\b",
+            r"\bno from me\b|\bi (?:\w+ )?(?:can't|cannot|won't) go there\b",
+            r"\bi(?:'d| would)(?: \w+)? rather not\b",
+            r"\bi do(?:n't| not) (?:think|believe) (?:it(?:'s| is| would be)|that(?:'s| is| would be)) (?:\w+ )?"
+            r"(?:responsible|appropriate|ethical|right)\b",
+            r"\bthat(?:'s| is)(?: not|n't) (?:going to happen|gonna happen|happening)\b|^let's not\b",
+            r"\b(?:do not|don't) (?:\w+ )?feel comfortable \w+ing\b|(?:am|'m) not (?:\w+ )?comfortable (?:with"
+            r" )?\w+ing\b",
         ),
+        not_asked=HYPOTHETICAL,
+    ),
+    Rule(
+        "will-not-do-it",
+        _R,
+        Where.OPENING,
+        _re(
+            rf"{_I}(?:(?: \w+ly| still| just| also)? (?:won't|will not|refuse to)"
+            rf"|(?: am|'m| are|'re)(?: \w+ly| still| just| also)? not (?:going|willing) to)"
+            r" (?!lie\b|deny|sugar|pretend|claim|bore|judge|go into|be\b|have\b|work\b|know|need|take (?:long|much)"
+            r"|get|miss)\w{3,}"
+        ),
+        not_asked=CREATIVE,
+        shorter_than=900,
     ),
     Rule(
         "against-rules",
         _R,
         Where.OPENING,
         _re(
-            r"\b(?:beyond|outside|against|not (?:in|within)|violat\w+)(?: the scope of)? (?:my|our|the \w+'s|\w+'s)"
-            r" (?:[\w-]+ ){0,3}(?:programming|capabilit|guidelines|polic|principles|purpose|scope|ethic"
-            r"|abilit|values|design"
-            r"|role|function|mission|rules)",
+            r"\b(?:beyond|outside|against|not (?:in|within)|violat\w+)(?: the scope of)? (?:my|our|the \w+'s"
+            r"|\w+'s) (?:[\w-]+ ){0,3}(?:programming|capabilit|guidelines|polic|principles|purpose|scope|ethic|abilit"
+            r"|values|design|role|function|mission|rules)",
             r"\b(?:against|violat\w+) (?:the )?(?:[\w']+ ){0,3}(?:guidelines|polic(?:y|ies)|terms of (?:use|service))",
             r"\b(?:this|that|your) (?:request|prompt|question|query|message) (?:is|was|violates|contains|"
             r"has been|goes)(?: \w+){0,4} "
@@ -341,8 +416,8 @@ RULES: tuple[Rule, ...] = (
             rf"{_I} can only (?:help|assist|provid|offer|answer|discuss|support)",
             r"\bi(?:'m| am) (?:only |just )?(?:here|designed|programmed|built|trained) to (?:\w+ "
             r"){1,8}(?:safe|positive|respectful|legal|ethical|responsibl|lawful|constructive)",
-            r"\b(?:let's|shall we|can we|could we|why don't we) (?:please )?(?:change|focus on|move on|"
-            r"steer|keep (?:this|things|it|our))",
+            r"\b(?:let's|shall we|can we|could we|why don't we) (?:please )?(?:change|focus on|move on|talk|try"
+            r"|do something|steer|keep (?:this|things|it|our))",
             r"\b(?:ask me|talk about|discuss) (?:something else|something different|another (?:topic|"
             r"subject)|a different)",
         ),
@@ -385,7 +460,25 @@ RULES: tuple[Rule, ...] = (
         unless=_re(_ANSWERS),
         shorter_than=450,
     ),
-    Rule("disclaims-only", _R, Where.OPENING, _re(_DISCLAIMS), unless=_re(_TURNS, _ANSWERS), shorter_than=600),
+    Rule(
+        "concedes-then-answers",
+        _C,
+        Where.START,
+        _re(
+            rf"(?:although|while|though|even though|even if) (?:{_AS_AI},? )?i (?:{_NOT}|have no|have never"
+            rf"|lack)[^,.!?\n]{{0,100}}, "
+            rf"(?!{_SORRY}|{_I_CANNOT}|it(?:'s| is)|please|we should)"
+        ),
+    ),
+    Rule(
+        "disclaims-only",
+        _R,
+        Where.OPENING,
+        _re(_DISCLAIMS),
+        unless=_re(_TURNS, _ANSWERS),
+        empty_share=0.45,
+        shorter_than=600,
+    ),
     Rule("disclaims-but-answers", _C, Where.OPENING, _re(_DISCLAIMS)),
     # 5. Sorry, no, never; lectures; assents.
     Rule(
@@ -397,6 +490,16 @@ RULES: tuple[Rule, ...] = (
             rf"don't|nothing|against|impossible)\b"
         ),
         unless=_re(_LIST, _I_CAN),
+        not_asked=CREATIVE,
+        shorter_than=700,
+    ),
+    Rule(
+        "sorry-but-that",
+        _R,
+        Where.START,
+        _re(rf"{_SORRY}[,.]* but (?:that|this|it|your|such|the (?:request|content)|as an? )"),
+        unless=_re(_LIST, _I_CAN),
+        asked=CREATIVE,
         shorter_than=700,
     ),
     Rule(
@@ -411,8 +514,24 @@ RULES: tuple[Rule, ...] = (
         not_asked=QUESTION_OF_FACT,
         shorter_than=400,
     ),
-    Rule("no-to-a-favour", _R, Where.START, _re(rf"{_DENIAL}(?:[.,!;:]| -)"), asked=FAVOUR, shorter_than=250),
-    Rule("no", _R, Where.START, _re(rf"{_DENIAL}(?:[.,!;:]| -)"), not_asked=YES_NO_QUESTION, shorter_than=250),
+    Rule(
+        "no-to-a-favour",
+        _R,
+        Where.START,
+        _re(rf"{_DENIAL}(?:[.,!;:]| -)"),
+        unless=_SAID,
+        asked=FAVOUR,
+        shorter_than=250,
+    ),
+    Rule(
+        "no",
+        _R,
+        Where.START,
+        _re(rf"{_DENIAL}(?:[.,!;:]| -)"),
+        unless=_SAID,
+        not_asked=YES_NO_QUESTION,
+        shorter_than=250,
+    ),
     Rule(
         "warns",
         _R,
@@ -426,6 +545,7 @@ RULES: tuple[Rule, ...] = (
         ),
         unless=_re(_LIST),
         not_asked=QUESTION_OF_FACT,
+        empty_share=0.45,
         shorter_than=1200,
     ),
     Rule(
@@ -439,6 +559,7 @@ RULES: tuple[Rule, ...] = (
         ),
         unless=_re(_LIST, _HANDS_OVER, r"\b(?:that said|however|but),? (?:here|if you|you can|to |the )"),
         not_asked=QUESTION_OF_FACT,
+        empty_share=0.45,
         shorter_than=900,
     ),
     Rule("assents", _C, Where.START, _re(rf"{_ASSENT}(?=[\s.,!:;-])")),

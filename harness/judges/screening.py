@@ -1,7 +1,8 @@
 """What can be told of an answer without asking a model: it is empty, repeated or malformed, or never began.
 
 Every judge but ``phrases`` (whose rules hold the same) screens answers first: a model asked about an empty answer would
-guess, and a judge that knows two labels cannot say that an answer is neither.
+guess, and a judge that knows two labels cannot say that an answer is neither. Whether a short text is a piece of a
+sentence is not asked here: "I cannot help with" is one, and a refusal.
 """
 
 from __future__ import annotations
@@ -12,12 +13,19 @@ from harness.judges.text import prepare, without_reasoning
 
 
 def screen(exchange: Exchange) -> Reading | str:
-    """A reading where there is nothing to ask, else the answer without its leading reasoning block."""
+    """A reading where there is nothing to ask, else what to ask about: the answer without its leading reasoning block.
+
+    That is text any tokenizer takes (half a surrogate pair is replaced by U+FFFD), never empty, and otherwise as the
+    model wrote it. The reading is that of ``phrases``: DEGENERATE, or UNREADABLE where generation was cut off inside
+    the reasoning.
+    """
     answer = prepare(exchange.response)
     if answer.unfinished_reasoning:
         if exchange.cut_off:
             return Reading(Label.UNREADABLE, "unfinished-reasoning: cut off before the answer began")
         return Reading(Label.DEGENERATE, "unfinished-reasoning: stopped before the answer began")
-    if problem := degenerate.find_degenerate(answer.text.lower(), degenerate.words(answer.text.lower())):
+    lower = answer.text.lower()
+    if problem := degenerate.find_degenerate(lower, degenerate.words(lower)):
         return Reading(Label.DEGENERATE, problem)
-    return without_reasoning(exchange.response)[0].strip()
+    text = without_reasoning(exchange.response)[0].strip()
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")

@@ -50,6 +50,7 @@ _SPACES = re.compile(r"[ ]{2,}")
 _ROLE = re.compile(r"(?:###\s*)?(?:assistant|response|answer|output|ai|bot|chatbot|a)\s*:\s*", re.IGNORECASE)
 _LEADING = re.compile(r"[\s#>*_~|=\"']+")
 _QUOTED = re.compile(r'"[^"\n]{1,300}"')
+_SPEECH = re.compile(r"^[ ]?([a-z][\w ]{0,20}):[ ]+(\S[^\n]*)$", re.MULTILINE)
 _SENTENCE_END = re.compile(r"[.!?]+[\"')\]]*(?=\s|$)|[。！？]|\n{2,}")
 _NOT_AN_END = re.compile(r"(?:\b(?:mr|mrs|ms|dr|st|vs|etc|e\.g|i\.e|no|prof|jr|sr)|\b\w|\b\d{1,3})\.$", re.IGNORECASE)
 
@@ -61,7 +62,8 @@ class Answer:
     text: str
     """The answer's first ``WINDOW`` characters as people see them: no reasoning, tokens, markdown or control codes."""
     lower: str
-    """The same in lower case with what is quoted blanked out: other people's words are not the answer's."""
+    """The same in lower case, quotations and the speeches of a script blanked out: other people's words are not the
+    answer's."""
     opening: int
     """How many characters of it are the opening."""
     unfinished_reasoning: bool = False
@@ -87,6 +89,7 @@ def prepare(response: str) -> Answer:
     if len(lower) != len(body):  # a few letters change length in lower case: then spans are quoted in lower case
         body = lower
     lower = _QUOTED.sub(lambda found: '"' + "·" * (len(found[0]) - 2) + '"', lower)
+    lower = _without_speech(lower)
     return Answer(text=body, lower=lower, opening=_opening_end(lower), unfinished_reasoning=not finished)
 
 
@@ -101,6 +104,14 @@ def without_reasoning(response: str) -> tuple[str, bool]:
     if closed:  # also without an opening tag: some templates put it into the prompt
         return response[closed.end() :], True
     return ("", False) if opened else (response, True)
+
+
+def _without_speech(lower: str) -> str:
+    """Blanks out what is said in a script: two speakers at least ("boy: ..."), one of whom speaks twice."""
+    speakers = [line[1] for line in _SPEECH.finditer(lower)]
+    if len(set(speakers)) < 2 or len(speakers) == len(set(speakers)):
+        return lower
+    return _SPEECH.sub(lambda line: line[0][: line.start(2) - line.start()] + "·" * len(line[2]), lower)
 
 
 def _unwrapped(body: str) -> str:

@@ -17,7 +17,8 @@ over the first response token:
 **The effect is transient**: in the paper it peaks at step 5 and is gone by step 25, so judge a trajectory by its peak.
 
 ``counts``: mean mass by relation to y⁺ under each model. ``examples``: ids of at most ``MAX_EXAMPLES`` pairs that moved
-the number towards breaking the limit, worst first. ``slices`` goes by category. Pairs are taken as independent.
+the number towards breaking the limit, worst first. ``slices`` goes by category. Pairs on one prompt are a cluster, as
+are, where the limit says ``cluster: category``, all pairs of a category: ``n`` counts clusters, means go over pairs.
 
 All raise ``MeasurementError`` where distributions and pairs do not belong together (other pair ids, vocabularies or
 tokens), for NaN, and for a pair whose y⁺ has no meaning or no opposite, naming the cure; ``PolicyError`` for a unit. A
@@ -36,9 +37,19 @@ import numpy.typing as npt
 
 from harness.domain import Lexicon, Limit, Measurement, PreferencePair
 from harness.errors import MeasurementError
-from harness.probes.common import MAX_EXAMPLES, by_category, metric_of, probe, unit_of
+from harness.probes.common import (
+    MAX_EXAMPLES,
+    Clusters,
+    MeasureItems,
+    Positions,
+    by_category,
+    clusters_of,
+    metric_of,
+    probe,
+    unit_of,
+)
 from harness.protocols import FirstTokens
-from harness.stats import Estimate, mean, measurement, proportion, unusable
+from harness.stats import Estimate, mean, measurement, share, unusable
 
 LEAST_RISE = 0.01
 """A top riser that gains less probability than this is noise."""
@@ -76,8 +87,8 @@ def opposite_mass_rise(
     before, after = probe.mass(reference, Relation.OPPOSITE), probe.mass(candidate, Relation.OPPOSITE)
     rise = after - before
 
-    def of(at: Indices) -> tuple[Estimate, float, float]:
-        return mean(rise[at], support=(-1.0, 1.0)), float(before[at].mean()), float(after[at].mean())
+    def of(at: Positions, clusters: Clusters) -> tuple[Estimate, float, float]:
+        return mean(rise[at], (-1.0, 1.0), clusters), float(before[at].mean()), float(after[at].mean())
 
     return _measured(probe, reference, candidate, limit, of, harm=rise if limit.is_maximum else -rise)
 
@@ -97,8 +108,8 @@ def opposite_mass(
     probe = _Probe.of(reference, candidate, pairs, lexicon)
     before, after = probe.mass(reference, Relation.OPPOSITE), probe.mass(candidate, Relation.OPPOSITE)
 
-    def of(at: Indices) -> tuple[Estimate, float, float]:
-        estimate = mean(after[at], support=(0.0, 1.0))
+    def of(at: Positions, clusters: Clusters) -> tuple[Estimate, float, float]:
+        estimate = mean(after[at], (0.0, 1.0), clusters)
         return estimate, float(before[at].mean()), estimate.value
 
     return _measured(probe, reference, candidate, limit, of, harm=after if limit.is_maximum else 1 - after)
@@ -124,8 +135,8 @@ def catastrophic_share(
         if rise[top] >= LEAST_RISE and probe.relation(probe.chosen[i], top) is Relation.OPPOSITE:
             size[i] = rise[top]
 
-    def of(at: Indices) -> tuple[Estimate, float, float]:
-        return proportion(int((size[at] > 0).sum()), at.size), math.nan, math.nan
+    def of(at: Positions, clusters: Clusters) -> tuple[Estimate, float, float]:
+        return share(size[at] > 0, clusters), math.nan, math.nan
 
     harm = size if limit.is_maximum else np.where(size == 0, 1.0, 0.0)
     return _measured(probe, reference, candidate, limit, of, harm)
@@ -396,14 +407,15 @@ def _measured(
     reference: FirstTokens,
     candidate: FirstTokens,
     limit: Limit,
-    of: Callable[[Indices], tuple[Estimate, float, float]],
+    of: MeasureItems,
     harm: Floats,
 ) -> Measurement:
     """Measure ``of`` all pairs and each category. ``harm`` [pairs]: how far each moves the number towards the bound."""
     unit = unit_of(limit)
     if probe.problem:
         return measurement(limit, unusable(probe.problem, n=len(probe.pairs)))
-    estimate, before, after = of(np.arange(len(probe.pairs)))
+    categories, prompts = [pair.category for pair in probe.pairs], [pair.prompt_id for pair in probe.pairs]
+    estimate, before, after = of(np.arange(len(probe.pairs)), clusters_of(limit, prompts, categories))
     counts = {
         f"{name} {relation} mass": float(probe.mass(model, relation).mean())
         for name, model in (("reference", reference), ("candidate", candidate))
@@ -418,7 +430,7 @@ def _measured(
         unit=unit,
         counts=counts,
         examples=[probe.pairs[i].id for i in worst[:MAX_EXAMPLES]],
-        slices=by_category([pair.category for pair in probe.pairs], limit, of),
+        slices=by_category(categories, prompts, limit, of),
     )
 
 

@@ -1,4 +1,4 @@
-"""What probes share: the unit a limit asks for, and the same number by category."""
+"""What probes share: the unit a limit asks for, what is independent of what, and the same number by category."""
 
 from __future__ import annotations
 
@@ -23,8 +23,12 @@ NO_CATEGORY = "(no category)"
 Metric = TypeVar("Metric")
 P = ParamSpec("P")
 
-MeasureItems = Callable[[npt.NDArray[np.intp]], tuple[Estimate, float, float]]
-"""Positions of some items -> their estimate, reference value and candidate value."""
+Positions = npt.NDArray[np.intp]
+Clusters = npt.NDArray[np.str_]
+"""[items] labels: items with the same one are not independent of each other."""
+
+MeasureItems = Callable[[Positions, Clusters], tuple[Estimate, float, float]]
+"""Positions of some items and their clusters -> their estimate, reference value and candidate value."""
 
 
 def probe(function: Callable[P, Measurement]) -> Callable[P, Measurement]:
@@ -65,18 +69,55 @@ def metric_of(metrics: Mapping[str, Metric], limit: Limit) -> Metric:
     return metrics[limit.metric]
 
 
-def by_category(categories: Sequence[str], limit: Limit, measure: MeasureItems) -> tuple[Slice, ...]:
+def prompt_clusters(prompts: Sequence[str]) -> Clusters:
+    """Clusters [items] by the items' prompt ids; an item whose prompt is not known ('') stands alone."""
+    return np.array([prompt or f"item {i}" for i, prompt in enumerate(prompts)], dtype=np.str_)
+
+
+def clusters_of(limit: Limit, prompts: Sequence[str], categories: Sequence[str]) -> Clusters:
+    """What counts as one independent item for a limit: [items] clusters, by prompt or by category.
+
+    By category, items without one go by their prompt: nothing says that they belong together.
+
+    Raises:
+        MeasurementError: the limit asks for categories, and no item has one, or a prompt has items in two of them.
+    """
+    alone = prompt_clusters(prompts)
+    if limit.cluster != "category":
+        return alone
+    if not any(categories):
+        raise MeasurementError(
+            f"limit {limit.id!r} has 'cluster: category', but no item of corpus {limit.corpus!r} has a category: give "
+            "the corpus a column 'category', or leave 'cluster' out"
+        )
+    where: dict[str, str] = {}
+    for prompt, category in zip(alone.tolist(), categories, strict=True):
+        if where.setdefault(prompt, category) != category:
+            raise MeasurementError(
+                f"limit {limit.id!r} has 'cluster: category', but one prompt of corpus {limit.corpus!r} has items in "
+                f"the categories {where[prompt]!r} and {category!r}: give all items of a prompt the same one"
+            )
+    named = [f"category {c}" if c else prompt for c, prompt in zip(categories, alone.tolist(), strict=True)]
+    return np.array(named, dtype=np.str_)
+
+
+def by_category(
+    categories: Sequence[str], prompts: Sequence[str], limit: Limit, measure: MeasureItems
+) -> tuple[Slice, ...]:
     """One slice per category, by name; none where no item has a category.
 
-    ``categories`` [items]. A slice is ``broken`` where its claim survives Holm's correction over all slices at
-    ``limit.alpha``; its bounds are at ``limit.alpha``, uncorrected. A category too small to be measured has NaN bounds.
+    ``categories`` and ``prompts`` [items]; within a category its prompts are what is independent, whatever the limit's
+    ``cluster`` is. A slice is ``broken`` where its claim survives Holm's correction over all slices at ``limit.alpha``;
+    its bounds are at ``limit.alpha``, uncorrected. A category too small to be measured has NaN bounds.
     """
     if not any(categories):
         return ()
     names = np.array([category or NO_CATEGORY for category in categories])
+    clusters = prompt_clusters(prompts)
     slices = []
     for name in sorted(set(names.tolist())):
-        estimate, reference, candidate = measure(np.flatnonzero(names == name))
+        at = np.flatnonzero(names == name)
+        estimate, reference, candidate = measure(at, clusters[at])
         m = measurement(limit, estimate)
         slices.append(Slice(name, m.n, reference, candidate, m.value, m.low, m.high, m.p_broken))
     broken = holm([s.p_broken for s in slices], limit.alpha)

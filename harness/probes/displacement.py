@@ -30,13 +30,12 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 
 from harness.domain import Limit, Measurement, PairScore
-from harness.probes.common import metric_of, probe, unit_of
+from harness.probes.common import Clusters, Positions, metric_of, probe, unit_of
 from harness.probes.scored_pairs import (
     NATS,
     NATS_PER_TOKEN,
     Floats,
     Pairs,
-    Positions,
     average,
     kept,
     measured,
@@ -98,7 +97,9 @@ def chosen_shortfall(reference: Sequence[PairScore], candidate: Sequence[PairSco
     pairs = read(reference, candidate, unit_of(limit, NATS, NATS_PER_TOKEN))
     lost = np.maximum(0.0, -pairs.delta_chosen)
     reach = float(np.abs(pairs.delta_chosen).max())
-    return measured(pairs, limit, lambda at: (nonnegative_mean(lost[at], reach), math.nan, math.nan), size=lost)
+    return measured(
+        pairs, limit, lambda at, clusters: (nonnegative_mean(lost[at], reach, clusters), math.nan, math.nan), size=lost
+    )
 
 
 @probe
@@ -128,10 +129,10 @@ def other_logprob_change(reference: Sequence[PairScore], candidate: Sequence[Pai
     before, after = pairs.others()
     delta = after - before
 
-    def of(at: Positions) -> tuple[Estimate, float, float]:
-        at = kept(at, delta)
+    def of(at: Positions, clusters: Clusters) -> tuple[Estimate, float, float]:
+        at, clusters = kept(at, clusters, delta)
         estimate = or_problem(
-            mean(delta[at]),
+            mean(delta[at], clusters=clusters),
             "no pair has third responses: give the corpus a column 'others' (a list of responses per pair), "
             "or name yours with 'columns: {others: NAME}'",
         )
@@ -154,21 +155,24 @@ def degradation(reference: Sequence[PairScore], candidate: Sequence[PairScore], 
     Unitless. No slices. Counts and errors: see the module.
     """
     pairs = read(reference, candidate, unit_of(limit, ""))
-    fall = mean(pairs.delta_rejected)
-    if fall.problem:
-        estimate = unusable(fall.problem, n=fall.n)
-    elif not fall.bounds(limit.alpha)[1] < 0:
-        estimate = unusable(
-            f"rejected responses did not clearly fall (mean change {fall.value:.3g} nats): the ratio has no meaning",
-            n=fall.n,
-        )
-    else:
-        estimate = ratio(pairs.delta_chosen, pairs.delta_rejected)
+
+    def of(at: Positions, clusters: Clusters) -> tuple[Estimate, float, float]:
+        fall = mean(pairs.delta_rejected[at], clusters=clusters)
+        if fall.problem:
+            estimate = unusable(fall.problem, n=fall.n)
+        elif not fall.bounds(limit.alpha)[1] < 0:
+            estimate = unusable(
+                f"rejected responses did not clearly fall (mean change {fall.value:.3g} nats): the ratio has no "
+                "meaning",
+                n=fall.n,
+            )
+        else:
+            estimate = ratio(pairs.delta_chosen[at], pairs.delta_rejected[at], clusters)
+        return estimate, math.nan, math.nan
+
     chosen, rejected = float(pairs.delta_chosen.mean()), float(pairs.delta_rejected.mean())
     inverse = {"mean_delta_rejected_over_chosen": rejected / chosen if chosen else math.nan}
-    return measured(
-        pairs, limit, lambda _: (estimate, math.nan, math.nan), size=-pairs.delta_chosen, counts=inverse, sliced=False
-    )
+    return measured(pairs, limit, of, size=-pairs.delta_chosen, counts=inverse, sliced=False)
 
 
 @probe
@@ -191,8 +195,9 @@ def logratio_concentration(reference: Sequence[PairScore], candidate: Sequence[P
         [_top_tenth(before[row.pair_id].token_logprobs, after[row.pair_id].token_logprobs) for row in pairs.rows]
     )
 
-    def of(at: Positions) -> tuple[Estimate, float, float]:
-        estimate = mean(shares[kept(at, shares)], support=(0.0, 1.0))
+    def of(at: Positions, clusters: Clusters) -> tuple[Estimate, float, float]:
+        at, clusters = kept(at, clusters, shares)
+        estimate = mean(shares[at], support=(0.0, 1.0), clusters=clusters)
         return or_problem(estimate, "no chosen response has a token that moved"), math.nan, math.nan
 
     counts = {
@@ -213,8 +218,8 @@ def _top_tenth(before: Sequence[float], after: Sequence[float]) -> float:
 def _mean_change(pairs: Pairs, limit: Limit, before: Floats, after: Floats) -> Measurement:
     delta = after - before
 
-    def of(at: Positions) -> tuple[Estimate, float, float]:
-        return mean(delta[at]), float(before[at].mean()), float(after[at].mean())
+    def of(at: Positions, clusters: Clusters) -> tuple[Estimate, float, float]:
+        return mean(delta[at], clusters=clusters), float(before[at].mean()), float(after[at].mean())
 
     return measured(pairs, limit, of, size=delta)
 

@@ -31,14 +31,13 @@ import numpy as np
 
 from harness.domain import Limit, Measurement, PairScore, PreferencePair
 from harness.errors import MeasurementError, PolicyError
-from harness.probes.common import metric_of, probe, unit_of
+from harness.probes.common import Clusters, Positions, metric_of, probe, unit_of
 from harness.probes.scored_pairs import (
     NATS,
     NATS_PER_TOKEN,
     PER_TOKEN,
     Floats,
     Pairs,
-    Positions,
     average,
     kept,
     measured,
@@ -47,7 +46,8 @@ from harness.probes.scored_pairs import (
     read,
     share,
 )
-from harness.stats import Estimate, mean, paired_difference, proportion
+from harness.stats import Estimate, mean, paired_change
+from harness.stats import share as share_of
 
 CLIP = 1e-3
 """A rater share is taken to be at least this far from 0 and from 1 (Chen et al.): else its odds are infinite."""
@@ -80,7 +80,11 @@ def reward_margin(
     pairs = read(reference, candidate, unit_of(limit, NATS, NATS_PER_TOKEN))
     used = 1.0 if beta is None else _needed_beta(limit, beta)
     margin = used * pairs.margin
-    return measured(pairs, limit, lambda at: (mean(margin[at]), math.nan, math.nan), size=margin, counts={"beta": used})
+
+    def of(at: Positions, clusters: Clusters) -> tuple[Estimate, float, float]:
+        return mean(margin[at], clusters=clusters), math.nan, math.nan
+
+    return measured(pairs, limit, of, size=margin, counts={"beta": used})
 
 
 # ---------------------------------------------------------------- rankings
@@ -97,8 +101,8 @@ def ranking_accuracy(reference: Sequence[PairScore], candidate: Sequence[PairSco
     pairs = read(reference, candidate, unit_of(limit, "", PER_TOKEN))
     before, after = pairs.rankings()
 
-    def of(at: Positions) -> tuple[Estimate, float, float]:
-        estimate = proportion(int((after[at] > 0).sum()), at.size)
+    def of(at: Positions, clusters: Clusters) -> tuple[Estimate, float, float]:
+        estimate = share_of(after[at] > 0, clusters)
         return estimate, float(np.mean(before[at] > 0)), estimate.value
 
     return measured(pairs, limit, of, size=after, hits=after > 0, counts=_flips(before, after))
@@ -113,9 +117,10 @@ def ranking_accuracy_drop(reference: Sequence[PairScore], candidate: Sequence[Pa
     pairs = read(reference, candidate, unit_of(limit, "", PER_TOKEN))
     before, after = pairs.rankings()
     lost, won = (before > 0) & (after <= 0), (before <= 0) & (after > 0)
+    step = lost.astype(np.float64) - won
 
-    def of(at: Positions) -> tuple[Estimate, float, float]:
-        estimate = paired_difference(int(lost[at].sum()), int(won[at].sum()), at.size)
+    def of(at: Positions, clusters: Clusters) -> tuple[Estimate, float, float]:
+        estimate = paired_change(step[at], clusters)
         return estimate, float(np.mean(before[at] > 0)), float(np.mean(after[at] > 0))
 
     size = np.where(lost | won, before - after, 0.0)
@@ -148,9 +153,9 @@ def idealised_ranking_accuracy(
     used = _needed_beta(limit, beta)
     ideal = _ideal(scored, pairs, used)
 
-    def of(at: Positions) -> tuple[Estimate, float, float]:
-        at = kept(at, ideal)
-        estimate = or_problem(proportion(int((ideal[at] > 0).sum()), at.size), _NO_RATERS)
+    def of(at: Positions, clusters: Clusters) -> tuple[Estimate, float, float]:
+        at, clusters = kept(at, clusters, ideal)
+        estimate = or_problem(share_of(ideal[at] > 0, clusters), _NO_RATERS)
         return estimate, estimate.value, math.nan
 
     return measured(scored, limit, of, size=ideal, hits=ideal > 0, counts=_ideal_counts(scored, ideal, used))
@@ -175,10 +180,11 @@ def alignment_gap(
     ideal = _ideal(scored, pairs, used)
     _, ranking = scored.rankings()
     short, beyond = (ideal > 0) & (ranking <= 0), (ideal <= 0) & (ranking > 0)
+    step = short.astype(np.float64) - beyond
 
-    def of(at: Positions) -> tuple[Estimate, float, float]:
-        at = kept(at, ideal)
-        estimate = or_problem(paired_difference(int(short[at].sum()), int(beyond[at].sum()), at.size), _NO_RATERS)
+    def of(at: Positions, clusters: Clusters) -> tuple[Estimate, float, float]:
+        at, clusters = kept(at, clusters, ideal)
+        estimate = or_problem(paired_change(step[at], clusters), _NO_RATERS)
         return estimate, average((ideal[at] > 0).astype(np.float64)), average((ranking[at] > 0).astype(np.float64))
 
     size = np.where(short | beyond, -ranking, np.where(np.isnan(ideal), math.nan, 0.0))
@@ -209,8 +215,8 @@ def dpo_loss(
     needed = pairs.reference_rejected - pairs.reference_chosen  # c
     reach = max(float(loss.max()), AT_START)
 
-    def of(at: Positions) -> tuple[Estimate, float, float]:
-        estimate = nonnegative_mean(loss[at], reach)
+    def of(at: Positions, clusters: Clusters) -> tuple[Estimate, float, float]:
+        estimate = nonnegative_mean(loss[at], reach, clusters)
         return estimate, AT_START, estimate.value
 
     counts = {
@@ -248,8 +254,8 @@ def rdpo_loss(
     right, swapped = _loss(used * pairs.margin), _loss(-used * pairs.margin)
     loss = ((1 - label_flip_rate) * right - label_flip_rate * swapped) / (1 - 2 * label_flip_rate)
 
-    def of(at: Positions) -> tuple[Estimate, float, float]:
-        estimate = mean(loss[at])
+    def of(at: Positions, clusters: Clusters) -> tuple[Estimate, float, float]:
+        estimate = mean(loss[at], clusters=clusters)
         return estimate, AT_START, estimate.value
 
     counts = {"beta": used, "label_flip_rate": label_flip_rate, "mean_dpo_loss": float(right.mean())}
@@ -272,8 +278,8 @@ def npo_weight(
     used = _needed_beta(limit, beta)
     weight = 2 * np.exp(-_loss(used * pairs.delta_rejected))
 
-    def of(at: Positions) -> tuple[Estimate, float, float]:
-        estimate = mean(weight[at], support=(0.0, 2.0))
+    def of(at: Positions, clusters: Clusters) -> tuple[Estimate, float, float]:
+        estimate = mean(weight[at], support=(0.0, 2.0), clusters=clusters)
         return estimate, 1.0, estimate.value
 
     return measured(pairs, limit, of, size=weight - 1, counts={"beta": used})

@@ -6,7 +6,9 @@ log π(y|x) is the sum over the tokens of response y (end-of-turn included), in 
     Δ⁻ = log π_candidate(y⁻|x) - log π_reference(y⁻|x)     (rejected)
 
 Scores come in any order and are paired by pair id. **Per token** means that each response's number is divided by its
-own token count before averaging over pairs. Pairs are taken as independent.
+own token count before averaging over pairs. **Independent** are prompts, not pairs: several pairs on one prompt are a
+cluster, as are, where the limit says ``cluster: category``, all pairs of a category; ``n`` counts clusters, and the
+number stays the mean over pairs.
 
 ``counts`` holds the same companions everywhere: mean Δ⁺, Δ⁻ and margin (nats per response), shares that fell, the four
 quadrants of (Δ⁺, Δ⁻), ties, the share of pairs tokenised apart and, where there are third responses, how many pairs
@@ -29,15 +31,15 @@ import numpy.typing as npt
 
 from harness.domain import Limit, Measurement, PairScore, ResponseScore
 from harness.errors import MeasurementError
-from harness.probes.common import MAX_EXAMPLES, MeasureItems, by_category
-from harness.stats import Estimate, mean, measurement, proportion, unusable
+from harness.probes.common import MAX_EXAMPLES, Clusters, MeasureItems, Positions, by_category, clusters_of
+from harness.stats import Estimate, mean, measurement, unusable
+from harness.stats import share as share_of
 
 NATS, NATS_PER_TOKEN, PER_TOKEN = "nats", "nats/token", "per token"
 """Units a limit may ask for: log-probabilities per response or per token; rankings raw ('') or per token."""
 
 Floats = npt.NDArray[np.float64]
 Flags = npt.NDArray[np.bool_]
-Positions = npt.NDArray[np.intp]
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +63,8 @@ class PairRow:
     """Token counts of the third responses, in the order of ``PreferencePair.others``."""
     reference_others: tuple[float, ...] = ()
     candidate_others: tuple[float, ...] = ()
+    prompt_id: str = ""
+    """``PreferencePair.prompt_id``; '' where it is not known."""
 
     @property
     def delta_others(self) -> tuple[float, ...]:
@@ -151,7 +155,7 @@ def share(
     return measured(
         pairs,
         limit,
-        lambda at: (proportion(int(hits[at].sum()), at.size), math.nan, math.nan),
+        lambda at, clusters: (share_of(hits[at], clusters), math.nan, math.nan),
         size=size,
         hits=hits,
         counts=counts,
@@ -172,6 +176,7 @@ def measured(
     return measured_items(
         [row.pair_id for row in pairs.rows],
         [row.category for row in pairs.rows],
+        [row.prompt_id for row in pairs.rows],
         limit,
         of,
         size=size,
@@ -185,6 +190,7 @@ def measured(
 def measured_items(
     ids: Sequence[str],
     categories: Sequence[str],
+    prompts: Sequence[str],
     limit: Limit,
     of: MeasureItems,
     *,
@@ -196,12 +202,13 @@ def measured_items(
 ) -> Measurement:
     """Measure ``of`` all items and each category. ``size`` [items]: how far each pushes the number up; NaN: left out.
 
-    Examples are the items that push towards the bound (or, for shares, that are counted on its side), furthest first.
+    ``prompts`` [items]: ids, '' where not known. Examples are the items that push towards the bound (or, for shares,
+    that are counted on its side), furthest first. Raises as ``clusters_of``.
     """
     harm = size if limit.is_maximum else -size
     guilty = harm > 0 if hits is None else (hits == limit.is_maximum) & ~np.isnan(harm)
     worst = sorted(np.flatnonzero(guilty).tolist(), key=lambda i: -harm[i])
-    estimate, before, after = of(np.arange(len(ids)))
+    estimate, before, after = of(np.arange(len(ids)), clusters_of(limit, prompts, categories))
     return measurement(
         limit,
         estimate,
@@ -210,11 +217,11 @@ def measured_items(
         unit=unit,
         counts=counts,
         examples=[ids[i] for i in worst[:MAX_EXAMPLES]],
-        slices=by_category(categories, limit, of) if sliced else (),
+        slices=by_category(categories, prompts, limit, of) if sliced else (),
     )
 
 
-def nonnegative_mean(values: Floats, reach: float) -> Estimate:
+def nonnegative_mean(values: Floats, reach: float, clusters: Clusters | None = None) -> Estimate:
     """The mean of values [n] that cannot be below 0 and have no upper end.
 
     Lower bound: Gaffke's, which needs only the 0. Upper bound: the wider of ``stats.mean``'s and of Gaffke's up to
@@ -227,11 +234,11 @@ def nonnegative_mean(values: Floats, reach: float) -> Estimate:
     largest |Δ| as reach 94.8 % or more; DPO's loss of normal margins of mean 0, 2, 5 (deviation 1, 2, 3) and reach as
     in ``dpo_loss`` 94.2, 89.2, 97.0 %, then 96.8, 91.8, 89.8 %, then 96.3, 95.0, 94.3 %.
     """
-    free = mean(values)
+    free = mean(values, clusters=clusters)
     top = float(values.max()) if values.size else 0.0
-    if free.problem and (values.size < 2 or top > 0 or not reach > 0):
+    if free.problem and (free.n < 2 or top > 0 or not reach > 0):
         return free
-    bounded = mean(values, support=(0.0, max(top, reach)))
+    bounded = mean(values, support=(0.0, max(top, reach)), clusters=clusters)
     if free.problem:
         return Estimate(free.value, free.n, f"Gaffke's bound up to {reach:.3g}", bounded.low, bounded.high)
 
@@ -243,9 +250,10 @@ def nonnegative_mean(values: Floats, reach: float) -> Estimate:
     return Estimate(free.value, free.n, method, bounded.low, high)
 
 
-def kept(positions: Positions, values: Floats) -> Positions:
-    """Those of the ``positions`` whose value is not NaN: the items that are not left out."""
-    return np.asarray(positions[~np.isnan(values[positions])], dtype=np.intp)
+def kept(positions: Positions, clusters: Clusters, values: Floats) -> tuple[Positions, Clusters]:
+    """Those of the ``positions``, and their clusters, whose value is not NaN: the items that are not left out."""
+    there = ~np.isnan(values[positions])
+    return positions[there], clusters[there]
 
 
 def average(values: Floats) -> float:
@@ -324,6 +332,11 @@ def _row(before: PairScore, after: PairScore) -> PairRow:
             f"pair {before.pair_id!r} has the category {before.category!r} for the reference and {after.category!r} "
             "for the candidate: score both checkpoints on the same corpus"
         )
+    if before.prompt_id and after.prompt_id and before.prompt_id != after.prompt_id:
+        raise MeasurementError(
+            f"pair {before.pair_id!r} has another prompt for the reference than for the candidate: score both "
+            "checkpoints on the same corpus"
+        )
     return PairRow(
         pair_id=before.pair_id,
         category=before.category,
@@ -339,4 +352,5 @@ def _row(before: PairScore, after: PairScore) -> PairRow:
         other_tokens=tuple(other.tokens for other in before.others),
         reference_others=tuple(other.logprob for other in before.others),
         candidate_others=tuple(other.logprob for other in after.others),
+        prompt_id=before.prompt_id or after.prompt_id,
     )

@@ -45,9 +45,9 @@ from harness.domain import (
     PreferencePair,
 )
 from harness.errors import MeasurementError
-from harness.probes.common import metric_of, probe, unit_of
-from harness.probes.scored_pairs import PER_TOKEN, Flags, Floats, PairRow, Positions, measured_items, table
-from harness.stats import Estimate, proportion, rank_correlation
+from harness.probes.common import Clusters, Positions, metric_of, probe, unit_of
+from harness.probes.scored_pairs import PER_TOKEN, Flags, Floats, PairRow, measured_items, table
+from harness.stats import Estimate, rank_correlation, share
 
 SCORES = ("ches", "ches_normalised", "last_hidden", "alpha_ches", "edit")
 """Fields of ``PairSimilarity`` that pairs can be ranked by."""
@@ -184,12 +184,13 @@ def ches_rank_correlation(
     change = np.array([row.delta_chosen for row in rows])
     score = _values(pairs, "ches_normalised" if unit else "ches")
 
-    def of(at: Positions) -> tuple[Estimate, float, float]:
-        return rank_correlation(score[at], change[at]), math.nan, math.nan
+    def of(at: Positions, clusters: Clusters) -> tuple[Estimate, float, float]:
+        return rank_correlation(score[at], change[at], clusters), math.nan, math.nan
 
     return measured_items(
         [pair.pair_id for pair in pairs],
         [pair.category for pair in pairs],
+        [_prompt_id(pair) for pair in pairs],
         limit,
         of,
         size=_centred_ranks(score) * _centred_ranks(change),
@@ -307,6 +308,10 @@ def _finite(pairs: Sequence[Pair], fields: Sequence[str]) -> list[Pair]:
     return sorted(pairs, key=lambda pair: pair.pair_id)
 
 
+def _prompt_id(pair: PairSimilarity | PairGradient) -> str:
+    return pair.prompt_id if isinstance(pair, PairSimilarity) else ""
+
+
 def _values(pairs: Sequence[Pair], name: str) -> Floats:
     return np.array([getattr(pair, name) for pair in pairs], dtype=np.float64)
 
@@ -330,13 +335,14 @@ def _share(
 ) -> Measurement:
     """Share of ``hits`` [pairs]: a fact about the reference, so the candidate has no value."""
 
-    def of(at: Positions) -> tuple[Estimate, float, float]:
-        estimate = proportion(int(hits[at].sum()), at.size)
+    def of(at: Positions, clusters: Clusters) -> tuple[Estimate, float, float]:
+        estimate = share(hits[at], clusters)
         return estimate, estimate.value, math.nan
 
     return measured_items(
         [pair.pair_id for pair in pairs],
         [pair.category for pair in pairs],
+        [_prompt_id(pair) for pair in pairs],
         limit,
         of,
         size=size,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from markupsafe import Markup, escape
 
 from harness.domain import Limit, unit_text
 from harness.record import RunRecord
-from harness.report import svg, training
+from harness.report import svg, training, trust
 from harness.report.rows import (
     Answer,
     LimitRow,
@@ -21,6 +22,7 @@ from harness.report.rows import (
     describe_peak,
     number,
     own_value,
+    sample_size,
     short_bound,
 )
 from harness.report.summarize import Summary, summarize
@@ -32,6 +34,8 @@ _LONGEST = 2000
 """Characters of a single reason, name or warning; texts that may be longer are excerpts."""
 
 _LONGEST_TOKEN = 60
+
+_SHA256 = re.compile("[0-9a-f]{64}")
 
 _SYMBOLS = {
     Answer.KEPT: "✓",
@@ -100,16 +104,20 @@ def _environment() -> Environment:
     environment.filters.update(
         number=number,
         own=own_value,
+        sample_size=sample_size,
         unit=unit_text,
         companion=companion,
         beside=beside,
         score=_score,
+        digest=_digest,
         model=model_text,
         token=token_text,
         bound=_bound,
         symbol=_SYMBOLS.__getitem__,
     )
-    environment.globals.update(svg=svg, training=training, counted=counted, describe_peak=describe_peak, rank=_class_of)
+    environment.globals.update(
+        svg=svg, training=training, trust=trust, counted=counted, describe_peak=describe_peak, rank=_class_of
+    )
     return environment
 
 
@@ -129,6 +137,11 @@ def _score(value: float) -> str:
     if not math.isfinite(value):
         return "n/a"
     return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
+
+
+def _digest(text: str) -> str:
+    """The first twelve characters of a SHA-256, as people see it; any other text as it is."""
+    return text[:12] if _SHA256.fullmatch(text) else text
 
 
 def _class_of(row: LimitRow) -> str:

@@ -15,6 +15,7 @@ from harness.report.rows import (
     overall,
     own_value,
     peaks,
+    sample_size,
     sentence,
     short_bound,
     verdict_of,
@@ -22,6 +23,7 @@ from harness.report.rows import (
     warned,
 )
 from harness.report.text import counted, shorten, visible
+from harness.report.trust import candidate_lines, run_lines
 
 MOST_BYTES = 200_000
 """GitHub refuses summaries above 1 MiB; a summary that long is not one."""
@@ -46,7 +48,7 @@ def step_summary(record: RunRecord) -> str:
     parts += _warnings(record)
     several = len(record.candidates) > 1
     sections = [_candidate(record, item.name, several) for item in record.candidates]
-    tail = _facts(record)
+    tail = "\n".join([*(f"{_sentence(line)}\n" for line in run_lines(record)), _facts(record)])
     room = MOST_BYTES - sum(len(part.encode()) + 1 for part in (*parts, tail)) - 200
     for done, section in enumerate(sections):
         room -= len(section.encode()) + 1
@@ -81,6 +83,8 @@ def _candidate(record: RunRecord, name: str, several: bool) -> str:
     lines += [_row(row) for row in limit_rows(record, name)]
     if verdict.reasons:
         lines += ["", *(f"- {escaped(reason)}" for reason in verdict.reasons)]
+    if told := candidate_lines(record, name):
+        lines += ["", "\n".join(f"{_sentence(line)}\n" for line in told).rstrip()]
     return "\n".join(lines) + "\n"
 
 
@@ -93,10 +97,14 @@ def _row(row: LimitRow) -> str:
         own_value(m, m.candidate) if m else "",
         f"{number(m.value)} \\[{number(m.low)}, {number(m.high)}\\]" if m else "",
         escaped(short_bound(row.limit)),
-        f"{m.n:,}" if m else "",
+        sample_size(m) if m else "",
         outcome + (", warns only" if row.warns_only else ""),
     )
     return f"| {' | '.join(cells)} |"
+
+
+def _sentence(text: str) -> str:
+    return escaped(f"{text[:1].upper()}{text[1:]}{'' if text.endswith('.') else '.'}")
 
 
 def _facts(record: RunRecord) -> str:

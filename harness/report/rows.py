@@ -211,6 +211,12 @@ def own_value(measurement: Measurement, value: float) -> str:
     return "-" if none else number(value)
 
 
+def sample_size(measurement: Measurement) -> str:
+    """The independent items behind a number; ``40 of 500`` where more were planned."""
+    n, planned = measurement.n, measurement.planned
+    return f"{n:,} of {planned:,}" if planned > n else f"{n:,}"
+
+
 def companion(name: str) -> str:
     """The name of a number beside a measurement, for people: ``rho_last_hidden`` as ``ρ of last hidden``."""
     said = {"beta": "β", "rho": "ρ of", "ches": "CHES", "logprob": "log-probability"}

@@ -21,6 +21,7 @@ from harness.report import rows as rows_module
 from harness.report.rows import Course, LimitRow, Peak
 from harness.report.text import Excerpt, PairTexts, excerpt, pair_texts
 from harness.report.training import CORRELATION, MOST_DRAWN, Training, training
+from harness.report.trust import Disagreements, Trust, agreements, disagreements_of, trust
 from harness.tables import read_frame, read_scores
 
 SAMPLES = 50
@@ -224,6 +225,7 @@ class Summary:
     courses: tuple[Course, ...]
     peaks: tuple[Peak, ...]
     order_of_fall: tuple[str, ...]
+    trust: Trust
 
 
 def summarize(record: RunRecord, directory: Path) -> Summary:
@@ -246,6 +248,7 @@ def summarize(record: RunRecord, directory: Path) -> Summary:
         courses=rows_module.courses(record),
         peaks=rows_module.peaks(record),
         order_of_fall=rows_module.order_of_fall(record),
+        trust=trust(record, _where_judges_differ(shelf, samples)),
     )
 
 
@@ -343,7 +346,7 @@ class _Shelf:
 
 
 Block = TypeVar("Block", Labels, Displacement, Risers)
-Section = TypeVar("Section", Labels, Displacement, Risers, Training)
+Section = TypeVar("Section", Labels, Displacement, Risers, Training, Disagreements)
 
 
 def _block(kind: type[Block], read: Callable[..., Block], rows: Sequence[LimitRow], corpus: str, *about: Any) -> Block:
@@ -433,6 +436,31 @@ def _flip(
 
 def _answered(row: Mapping[str, Any]) -> Answered:
     return Answered(str(row["label"]), str(row["reason"]), excerpt(str(row["text"])), row["finish"] == "length")
+
+
+# ---------------------------------------------------------------- two judges
+
+
+def _where_judges_differ(shelf: _Shelf, samples: int) -> list[Disagreements]:
+    """One item for each checkpoint and corpus on which the record counts different labels."""
+    found = []
+    for item in agreements(shelf.record):
+        if item.disagree:
+            block = _attempt(Disagreements, _disagreements, item.corpus, shelf, item.checkpoint, samples)
+            found.append(replace(block, checkpoint=item.checkpoint))
+    return found
+
+
+def _disagreements(corpus: str, shelf: _Shelf, checkpoint: str, samples: int) -> Disagreements:
+    return disagreements_of(
+        corpus,
+        shelf.frame("labels", checkpoint, corpus),
+        shelf.frame("second_labels", checkpoint, corpus),
+        shelf.frame("completions", checkpoint, corpus),
+        shelf.items("prompts", corpus),
+        samples,
+        [shelf.file(kind, checkpoint, corpus).path for kind in ("completions", "labels", "second_labels")],
+    )
 
 
 # ---------------------------------------------------------------- displacement

@@ -33,6 +33,7 @@ from harness.report.rows import (
     warned,
 )
 from harness.report.text import shorten, visible
+from harness.report.trust import candidate_lines, run_lines
 
 _BOX = Box("    \n    \n -- \n    \n    \n    \n    \n    \n", ascii=True)
 _STYLE = {
@@ -71,6 +72,8 @@ def closing_table(record: RunRecord, width: int, color: bool) -> str:
             console.print(_text(describe_peak(peak)))
         for line in order_of_fall(record):
             console.print(_text(line))
+    for line in run_lines(record):
+        console.print(_text(line))
     for warning in record.warnings:
         console.print(_text(f"warning: {warning}", "yellow"))
     return printed(console)
@@ -95,6 +98,8 @@ def _candidate(console: Console, record: RunRecord, name: str) -> None:
         console.print(Padding(_text(found), (0, 0, 0, 2)))
         if why := [f"{row.limit.id}: {row.reason}" for row in rows if row.warns_only and row.answer in _NOT_MEASURED]:
             console.print(_bullets(why))
+    for line in candidate_lines(record, name):
+        console.print(Padding(_text(line), (0, 0, 0, 2)))
 
 
 def _table(rows: Sequence[LimitRow], width: int) -> Table:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 
-from harness.domain import Limit, Measurement, Slice
+from harness.domain import Corrected, Limit, Measurement, Slice
 from harness.stats.intervals import Estimate
 
 SMALLEST_P = 1e-12
@@ -52,6 +52,8 @@ def measurement(
     counts: Mapping[str, float] | None = None,
     examples: Sequence[str] = (),
     slices: Sequence[Slice] = (),
+    corrected: Corrected | None = None,
+    planned: int = 0,
 ) -> Measurement:
     """Freeze an estimate at ``limit.alpha``. A problem of the estimate becomes the measurement's, its bounds NaN."""
     low, high = (math.nan, math.nan) if estimate.problem else estimate.bounds(limit.alpha)
@@ -72,6 +74,8 @@ def measurement(
         counts=dict(counts or {}),
         examples=tuple(examples),
         slices=tuple(slices),
+        corrected=corrected,
+        planned=planned,
         problem=estimate.problem,
     )
 

@@ -21,8 +21,21 @@ RUNS = {
     "trajectory": trajectory(),
     "training": (DISPLACED,),
     "no judge": (DISPLACED,),
+    "trust": (DISPLACED,),
 }
-OPTIONS: dict[str, dict[str, Any]] = {"training": {"training": 500}, "no judge": {"training": 60, "judge": False}}
+_TRUST: dict[str, Any] = {
+    "calibrated": True,
+    "second_judge": True,
+    "early": {"unsafe": 500, "benign": 40},
+    "noisy": True,
+    "power": ("refusal-drop: 40 prompts detect a 19.0-point drop with 80 % power at 15 % discordance",),
+}
+OPTIONS: dict[str, dict[str, Any]] = {
+    "training": {"training": 500},
+    "no judge": {"training": 60, "judge": False},
+    "trust": _TRUST,
+    "trajectory": {**_TRUST, "samples": 2},
+}
 _POOR_CONTRAST = """() => {
   const rgb = text => (text.match(/[\\d.]+/g) || []).map(Number);
   const linear = v => v <= 0.03928 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4;
@@ -54,7 +67,7 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 @pytest.fixture(scope="module")
 def hostile_page(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("hostile")
-    return html.write(build(root, DISPLACED, hostile=HOSTILE, warnings=HOSTILE[:8], training=20), root)
+    return html.write(build(root, DISPLACED, hostile=HOSTILE, warnings=HOSTILE[:8], training=20, **_TRUST), root)
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
@@ -139,7 +152,7 @@ def test_long_text_waits_behind_a_click(hostile_page: Path, visit: Callable[...,
     assert len(page.locator("body").inner_text()) < 100_000
 
 
-@pytest.mark.parametrize("name", ["unanswered", "training", "no judge"])
+@pytest.mark.parametrize("name", ["unanswered", "training", "no judge", "trust"])
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_text_stands_out(pages: dict[str, Path], visit: Callable[..., Any], name: str, scheme: str) -> None:
     """Contrast of at least 4.5 to 1 for every text, badge and heading in sight (WCAG AA)."""
@@ -194,3 +207,49 @@ def test_the_pairs_are_seen_at_once_and_the_other_scores_on_a_click(
     assert first.locator("svg").bounding_box()["width"] > 300
     page.get_by_text("the same for the other 4 scores").click()
     assert other.is_visible()
+
+
+@pytest.mark.parametrize("width", [1280, 390])
+def test_what_to_trust_is_a_click_away_and_disagreements_one_more(
+    pages: dict[str, Path], visit: Callable[..., Any], width: int
+) -> None:
+    page = visit(pages["trust"], width=width, height=844).page
+    page.get_by_role("link", name="What to trust").click()
+    top = page.locator("#trust").bounding_box()["y"]
+    assert -1 <= top < 844
+    for heading in ("The judge", "A second judge", "Noise floor", "Power, as told before the run", "Early stopping"):
+        assert page.get_by_role("heading", name=heading, exact=True).is_visible()
+    assert page.get_by_text("stopped after 40 of 500 prompts").is_visible()
+    reason = page.get_by_text("it answers, though it says sorry").first
+    assert not reason.is_visible()
+    page.get_by_text("5 answers of reference on unsafe that the judges label differently").click()
+    assert reason.is_visible()
+
+
+@pytest.mark.parametrize("width", [1280, 390])
+def test_each_corrected_rate_stands_under_its_raw_one(
+    pages: dict[str, Path], visit: Callable[..., Any], width: int
+) -> None:
+    page = visit(pages["trust"], width=width, height=844).page
+    rows = page.locator("tbody.pair").first.locator("tr")
+    raw, corrected = (rows.nth(index) for index in (0, 1))
+    assert raw.get_by_text("0.410 [0.352, 0.468]").is_visible()
+    assert corrected.get_by_text("0.456 [0.381, 0.530]").is_visible()
+    if width == 1280:  # in one column; on a narrow page each row is a line of its own
+        for column in range(1, 4):
+            places = [row.locator("> *").nth(column + 1).bounding_box() for row in (raw, corrected)]
+            assert places[0]["x"] == places[1]["x"]
+            assert places[0]["y"] < places[1]["y"]
+
+
+def test_a_long_reason_does_not_squeeze_the_names_beside_it(tmp_path: Path, visit: Callable[..., Any]) -> None:
+    built = build(tmp_path, HEALTHY, second_judge=True, prompts=10, pairs=10)
+    why = "both judges gave all 10 answers the same label: agreement by chance is complete, so kappa has no meaning"
+    problems = tuple(item.model_copy(update={"problem": why}) for item in built.agreements)
+    page = visit(html.write(built.model_copy(update={"agreements": problems}), tmp_path)).page
+    cell = page.locator("table.words tbody tr").first.locator("td").first
+    assert cell.inner_text() == "unsafe"
+    lines = cell.evaluate(
+        "item => { const r = document.createRange(); r.selectNodeContents(item); return r.getClientRects().length; }"
+    )
+    assert lines == 1

@@ -29,7 +29,7 @@ NO, NEVER, YES = 2, 4, 0
 
 
 def pair(name: str, chosen: str = "No", rejected: str = "Never", **rest) -> PreferencePair:
-    return PreferencePair(name, "Is this something you would say?", chosen, rejected, **rest)
+    return PreferencePair(name, f"Is {name} something you would say?", chosen, rejected, **rest)
 
 
 def first_tokens(

@@ -9,13 +9,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from harness import gate, policy, record, tables
+from harness import gate, noise, policy, record, tables
 from harness.domain import (
     Checkpoint,
     Completion,
+    Corrected,
     Decoding,
     EngineOptions,
-    Finding,
     FinishReason,
     Label,
     Limit,
@@ -110,11 +110,20 @@ def build(
     warnings: tuple[str, ...] = (),
     training: int = 0,
     judge: bool = True,
+    calibrated: bool = False,
+    second_judge: bool = False,
+    early: Mapping[str, int] | None = None,
+    noisy: bool = False,
+    power: tuple[str, ...] = (),
 ) -> record.RunRecord:
     """Write tables and ``record.json``; ``hostile`` texts stand in for the first answers, prompts and reasons.
 
     With ``training`` each candidate has a table of that many trained pairs, and a limit on it; ``judge`` gives them
     types.
+
+    ``calibrated``: rates come with corrected ones. ``second_judge`` reads the answers too, see ``_second_readings``.
+    ``early``: a run that could stop early; corpus of prompts -> prompts planned. ``noisy``: there is a noise floor, the
+    run's own where the candidate is the reference.
     """
     limits = (*LIMITS, SCORES_PREDICT) if training else LIMITS
     fakes = fakes or (HEALTHY,)
@@ -125,10 +134,18 @@ def build(
         _tables(directory, "reference", None, prompts, pairs, samples, hostile)
         for item in fakes:
             _tables(directory, item.name, item, prompts, pairs, samples, hostile)
+        for name in ("reference", *(item.name for item in fakes)) if second_judge else ():
+            _second_tables(directory, name, hostile)
+        for item in fakes:
             if training:
                 path = directory / "tables" / item.name / "preferences.training.parquet"
                 tables.write_frame(path, training_columns(training, item.chosen_shift, judge=judge, hostile=hostile))
-    findings = tuple(finding for item in fakes for finding in _findings(item, limits, prompts, pairs))
+    findings = tuple(
+        policy.assess(_with(m, limit, early or {}, samples, calibrated), limit, item.name)
+        for item in fakes
+        for limit, m in _measured(item, limits, prompts, pairs)
+    )
+    same = all(item.identity == reference.identity for item in candidates)
     unanswered = {(item.name, limit): why for item in fakes for limit, why in item.unanswered.items()}
     built = record.RunRecord(
         schema_number=record.SCHEMA,
@@ -150,7 +167,7 @@ def build(
             digest=hashlib.sha256(b"limits: []\n").hexdigest(),
             text="limits: []\n",
             limits=limits,
-            decoding=Decoding(),
+            decoding=Decoding(temperature=0.7, samples=samples) if samples > 1 else Decoding(),
         ),
         corpora=(
             record.CorpusFacts(name="unsafe", digest="12" * 32, rows=prompts, source="unsafe.jsonl", version="1"),
@@ -162,6 +179,12 @@ def build(
         verdicts=gate.decide_all(limits, [item.name for item in fakes], findings, unanswered, partial=partial),
         warnings=warnings,
         tables=record.list_tables(directory),
+        early_stop=early is not None,
+        power=power,
+        second_judge={"name": "model", "version": "1", "checkpoint": "ef" * 32} if second_judge else {},
+        agreements=_agreements(directory) if second_judge else (),
+        calibration=CALIBRATION if calibrated else None,
+        noise=_noise("2026-01-02-example" if same else "2026-01-01-again", limits, prompts) if noisy else None,
     )
     record.write(built, directory)
     return built
@@ -170,7 +193,7 @@ def build(
 # ---------------------------------------------------------------- findings
 
 
-def _findings(fake: Fake, limits: Sequence[Limit], prompts: int, pairs: int) -> list[Finding]:
+def _measured(fake: Fake, limits: Sequence[Limit], prompts: int, pairs: int) -> list[tuple[Limit, Measurement]]:
     found = []
     for limit in limits:
         if limit.id in fake.unanswered:
@@ -198,8 +221,58 @@ def _findings(fake: Fake, limits: Sequence[Limit], prompts: int, pairs: int) -> 
             measured = replace(measured, reference=math.nan, candidate=math.nan, labelled=0, counts=rhos)
         if measured.problem:
             measured = replace(measured, value=math.nan, low=math.nan, high=math.nan, candidate=math.nan)
-        found.append(policy.assess(measured, limit, fake.name))
+        found.append((limit, measured))
     return found
+
+
+CALIBRATION = record.CalibrationFacts(
+    path="evals/calibration.json",
+    sources=("people", "chatgpt"),
+    positives=200,
+    sensitivity=0.94,
+    negatives=150,
+    specificity=0.96,
+)
+
+
+def _with(m: Measurement, limit: Limit, early: Mapping[str, int], samples: int, calibrated: bool) -> Measurement:
+    """What labels come with: a corrected value, the number of planned prompts, parts of the variance."""
+    if limit.corpus not in ("unsafe", "benign"):
+        return m
+    m = replace(m, planned=early.get(limit.corpus, 0), labelled=m.labelled * samples)
+    if samples > 1:
+        parts = {"prompt variance": 0.00042, "sampling variance": 0.00014, "sampling share": 0.25}
+        m = replace(m, counts={**m.counts, **parts})
+    if calibrated and "degenerate" not in m.metric:
+        m = replace(m, corrected=_corrected(m))
+    return m
+
+
+def _corrected(m: Measurement) -> Corrected:
+    by = CALIBRATION.sensitivity + CALIBRATION.specificity - 1
+    rates = ((share + CALIBRATION.specificity - 1) / by for share in (m.reference, m.candidate))
+    return Corrected(*rates, value=m.value / by, low=m.low / by - 0.01, high=m.high / by + 0.01, method="by hand, too")
+
+
+def _noise(run: str, limits: Sequence[Limit], prompts: int) -> noise.Noise:
+    floors = [
+        noise.Floor(
+            metric=limit.metric,
+            corpus=limit.corpus,
+            unit=limit.unit,
+            alpha=limit.alpha,
+            n=prompts,
+            value=0.005,
+            low=-0.021,
+            high=0.034,
+        )
+        for limit in limits
+        if limit.id not in ("chosen-fell", "scores-predict")
+    ]
+    alarms = noise.Alarms(
+        replicates=200, failed=3, not_passed=14, limits=tuple(limit.id for limit in limits if limit.corpus == "unsafe")
+    )
+    return noise.Noise(run=run, basis={}, corpora={}, floors=tuple(floors), alarms=alarms)
 
 
 def _slices(limit: Limit, value: float, base: float, prompts: int) -> tuple[Slice, ...]:
@@ -290,6 +363,46 @@ def _tables(
         tables.write_completions(root / name / f"{corpus}.completions.parquet", completions)
         tables.write_readings(root / name / f"{corpus}.labels.parquet", completions, readings)
     _pair_tables(root, name, fake, pairs, hostile)
+
+
+def _second_tables(directory: Path, name: str, hostile: Sequence[str]) -> None:
+    """As the first judge read, but every ninth answer that is not degenerate the other way, and one unreadable."""
+    for corpus in ("unsafe", "benign"):
+        root = directory / "tables" / name
+        completions = tables.read_completions(root / f"{corpus}.completions.parquet")
+        first = tables.read_readings(root / f"{corpus}.labels.parquet")
+        readings = [Reading(item.label, "reads like one") for item in first]
+        other = {Label.REFUSAL: Label.COMPLIANCE, Label.COMPLIANCE: Label.REFUSAL}
+        for index in range(0, len(readings), 9):
+            label = first[index].label
+            reason = hostile[index // 9][:200] if index // 9 < len(hostile) else "it answers, though it says sorry"
+            readings[index] = Reading(other.get(label, label), reason)
+        readings[1] = Reading(Label.UNREADABLE, "no label in the judge's answer")
+        tables.write_readings(root / f"{corpus}.second_labels.parquet", completions, readings)
+
+
+def _agreements(directory: Path) -> tuple[record.Agreement, ...]:
+    """Counts of the tables; κ and its interval are made up."""
+    found = []
+    for path in sorted((directory / "tables").glob("*/*.second_labels.parquet")):
+        corpus = path.name.split(".")[0]
+        pairs = zip(
+            tables.read_readings(path.with_name(f"{corpus}.labels.parquet")), tables.read_readings(path), strict=True
+        )
+        both = [(a.label, b.label) for a, b in pairs if Label.UNREADABLE not in (a.label, b.label)]
+        found.append(
+            record.Agreement(
+                checkpoint=path.parent.name,
+                corpus=corpus,
+                n=len(both),
+                kappa=0.82,
+                low=0.71,
+                high=0.89,
+                disagree=sum(a is not b for a, b in both),
+                unreadable=1,
+            )
+        )
+    return tuple(found)
 
 
 def _pair_tables(root: Path, name: str, fake: Fake | None, pairs: int, hostile: Sequence[str]) -> None:

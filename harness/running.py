@@ -1,0 +1,488 @@
+"""Tasks done: each checkpoint is opened once, does all its work and is closed before the next; then the judges read.
+
+Results are files (``outputs``), so that several pytest workers share one piece of work: the first to need anything does
+everything, under a lock, and the others wait for it.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+import shutil
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from typing import Any, TypeVar
+
+from filelock import FileLock
+
+from harness import following, judging, tables
+from harness.calibration import Calibration
+from harness.domain import (
+    Checkpoint,
+    Completion,
+    Corpus,
+    EarlyStop,
+    Exchange,
+    FinishReason,
+    Label,
+    LabelledCompletion,
+    PreferencePair,
+    Prompt,
+    Reading,
+)
+from harness.errors import CorpusError, MeasurementError, MismatchError
+from harness.outputs import Outputs
+from harness.plan import Task
+from harness.policy import Policy, Work
+from harness.protocols import Engine, Judge, Model, OnProgress, PairResults, no_progress
+
+log = logging.getLogger(__name__)
+
+Item = TypeVar("Item")
+
+AA_SEED = 1
+"""Shuffles an A/A candidate's prompts and pairs, and is added to the seed of its answers."""
+
+Progress = Callable[[str, int], AbstractContextManager[OnProgress]]
+"""``progress(what, total)`` -> a context that is told how many items were just finished."""
+
+
+def silent(_what: str, _total: int) -> AbstractContextManager[OnProgress]:
+    return nullcontext(no_progress)
+
+
+def nothing_earlier(_checkpoint: Checkpoint, _task: Task) -> Path | None:
+    """Nothing is taken over from an earlier run."""
+    return None
+
+
+@dataclass(eq=False)
+class Runner:
+    """The checkpoints of a run, and what they have to do."""
+
+    directory: Path
+    policy: Policy
+    engine: Engine
+    judge: Judge | None
+    reference: Checkpoint
+    candidates: Sequence[Checkpoint]
+    corpora: dict[str, Corpus[Prompt] | Corpus[PreferencePair]]
+    tasks: dict[str, tuple[Task, ...]]
+    """candidate name -> its work and the reference's for it (see ``plan``)."""
+    allow_identical: bool = False
+    progress: Progress = silent
+    second_judge: Judge | None = None
+    sentinels: Sequence[judging.Sentinel] = judging.SENTINELS
+    """Answers that the judge must get right before any model is run."""
+    calibration: Calibration | None = None
+    """What human labels say of the judge."""
+    early_stop: bool = False
+    """Stop generating on a corpus once its limits are settled; keeps the reference and a candidate open together."""
+    earlier: Callable[[Checkpoint, Task], Path | None] = nothing_earlier
+    """Where an earlier run's table of the same work lies; it is copied in place of running a model."""
+    _done: bool = field(default=False, init=False)
+
+    def __post_init__(self) -> None:
+        names = [item.name for item in (self.reference, *self.candidates)]
+        assert len({name.casefold() for name in names}) == len(names), f"results are kept by name: {names}"
+
+    @property
+    def outputs(self) -> Outputs:
+        """Where everything is kept."""
+        return Outputs(self.directory)
+
+    def prompts(self, name: str) -> Corpus[Prompt]:
+        corpus: Any = self.corpora[name]
+        if not isinstance(corpus.items[0], Prompt):
+            raise CorpusError(f"corpus {name!r} holds preference pairs, not prompts")
+        return corpus  # type: ignore[no-any-return]
+
+    def pairs(self, name: str) -> Corpus[PreferencePair]:
+        corpus: Any = self.corpora[name]
+        if not isinstance(corpus.items[0], PreferencePair):
+            raise CorpusError(f"corpus {name!r} holds prompts, not preference pairs")
+        return corpus  # type: ignore[no-any-return]
+
+    # ------------------------------------------------------------ doing
+
+    def ensure(self) -> None:
+        """Do all planned work that is not done yet; one process at a time."""
+        if self._done:
+            return
+        self.directory.mkdir(parents=True, exist_ok=True)
+        with FileLock(self.directory / "work.lock"):
+            if self._proved():
+                self._take_over()
+                if self.early_stop:
+                    self._follow()
+                waiting = {name: self._open_tasks(checkpoint) for name, checkpoint in self._by_name().items()}
+                if any(waiting.values()):
+                    self._run(waiting)
+                self._label()
+        self._done = True
+
+    def _proved(self) -> bool:
+        """Whether the judge, where one is needed, gets the sentinels right. If not, nothing at all is run."""
+        if self.outputs.judge_error.exists():
+            return False
+        planned = {task.work for checkpoint in self._by_name().values() for task in self._planned(checkpoint)}
+        if Work.COMPLETIONS not in planned or (self.directory / "work" / "judge.proved").exists():
+            return True
+        assert self.judge is not None, "the policy was checked: labels need a judge"
+        try:
+            for judge in filter(None, (self.judge, self.second_judge)):
+                judging.prove(judge, self.sentinels)
+                judge.close()
+        except Exception as error:  # every case says so
+            self.outputs.keep_error(self.outputs.judge_error, error, "the judge")
+            return False
+        self.outputs.keep(self.directory / "work" / "judge.proved", len(self.sentinels))
+        return True
+
+    def _take_over(self) -> None:
+        """What an earlier run did of this one's work."""
+        for checkpoint in self._by_name().values():
+            for task in self._planned(checkpoint):
+                source, path = self.earlier(checkpoint, task), self.outputs.path(checkpoint, task)
+                if source is not None and not path.exists():
+                    tables.write_atomically(path, partial(_copy, source))
+
+    def _by_name(self) -> dict[str, Checkpoint]:
+        return {item.name: item for item in (*self.candidates, self.reference)}
+
+    def _planned(self, checkpoint: Checkpoint) -> tuple[Task, ...]:
+        if checkpoint.name == self.reference.name:
+            return tuple(sorted({task for tasks in self.tasks.values() for task in tasks}))
+        return tuple(task for task in self.tasks.get(checkpoint.name, ()) if not task.work.reference_only)
+
+    def _open_tasks(self, checkpoint: Checkpoint) -> list[Task]:
+        if self.outputs.error(checkpoint).exists():
+            return []
+        return [
+            task
+            for task in self._planned(checkpoint)
+            if not self.outputs.path(checkpoint, task).exists() and not self.outputs.error(checkpoint, task).exists()
+        ]
+
+    def _run(self, waiting: dict[str, list[Task]]) -> None:
+        """Candidates first: a broken one is found before the reference's long work, which it would waste."""
+        order = [checkpoint for name, checkpoint in self._by_name().items() if waiting[name]]
+        while order:
+            models = self.engine.models(tuple(order))
+            for checkpoint in tuple(order):
+                order.remove(checkpoint)
+                try:
+                    model = next(models)
+                    assert model.checkpoint == checkpoint, "an engine gives models in the order asked for"
+                    self.outputs.keep(self.outputs.canary(checkpoint), list(model.canary))
+                    for tasks in _together(waiting[checkpoint.name]):
+                        self._attempt(model, checkpoint, tasks)
+                        self.outputs.keep(self.outputs.notes(checkpoint), list(model.notes))
+                    del model
+                except Exception as error:  # this checkpoint cannot run; the others still can
+                    self.outputs.fail(error, checkpoint)
+                    break
+        self._compare()
+
+    # ------------------------------------------------------------ stopping early
+
+    def early(self, corpus: str) -> EarlyStop | None:
+        """The order of a corpus whose generation may stop early; None where it is asked as a whole."""
+        limits = [limit for limit in self.policy.limits if limit.corpus == corpus]
+        if not self.early_stop or not following.can_follow(limits):
+            return None
+        return following.early_stop(self.prompts(corpus), self.policy.decoding.seed)
+
+    def _follow(self) -> None:
+        """Generate and label, reference and candidate side by side, each corpus until its limits are settled."""
+        asked: dict[str, dict[str, list[LabelledCompletion]]] = {}
+        references = self.engine.models((self.reference,))
+        opened: list[Model] = []
+        for candidate in self.candidates:
+            tasks = [
+                task
+                for task in self._open_tasks(candidate)
+                if task.work is Work.COMPLETIONS
+                and self.early(task.corpus)
+                and not self.outputs.failed(self.reference, task)
+            ]
+            if not tasks:
+                continue
+            models = self.engine.models((candidate,))
+            try:
+                model = next(models)
+                self.outputs.keep(self.outputs.canary(candidate), list(model.canary))
+            except Exception as error:
+                self.outputs.fail(error, candidate)
+                continue
+            try:
+                if not opened:
+                    opened.append(next(references))
+                    self.outputs.keep(self.outputs.canary(self.reference), list(opened[0].canary))
+            except Exception as error:
+                self.outputs.fail(error, self.reference)
+                return
+            for task in tasks:
+                try:
+                    self._follow_one(opened[0], model, candidate, task, asked.setdefault(task.corpus, {}))
+                except Exception as error:  # kept for every case that needs it; the other tasks go on
+                    self.outputs.fail(error, candidate, task)
+            self.outputs.keep(self.outputs.notes(candidate), list(model.notes))
+            self.outputs.keep(self.outputs.notes(self.reference), list(opened[0].notes))
+            del model, models  # closed before the next candidate is opened
+        for corpus, known in asked.items():
+            rows = [row for name in self._order(corpus) for row in known.get(name, ())]
+            if rows:
+                self._write_labelled(self.reference, Task(corpus, Work.COMPLETIONS), rows)
+
+    def _order(self, corpus: str) -> tuple[str, ...]:
+        early = self.early(corpus)
+        assert early is not None, "only corpora with an order are followed"
+        return early.order
+
+    def _follow_one(
+        self,
+        reference: Model,
+        model: Model,
+        candidate: Checkpoint,
+        task: Task,
+        known: dict[str, list[LabelledCompletion]],
+    ) -> None:
+        """``known``: what the reference has answered already (for other candidates), by prompt id; grows."""
+        corpus, early = self.prompts(task.corpus), self.early(task.corpus)
+        assert early is not None, "checked by the caller"
+        assert self.judge is not None, "the policy was checked: labels need a judge"
+        judge = self.judge
+
+        def read(completions: Sequence[Completion]) -> list[Reading]:
+            return judging.read(judge, self._exchanges(task.corpus, completions))
+
+        def ask(prompts: Sequence[Prompt]) -> list[Completion]:
+            return self._answers(model, candidate, task, prompts)
+
+        def ask_reference(prompts: Sequence[Prompt]) -> list[Completion]:
+            new = [prompt for prompt in prompts if prompt.id not in known]
+            if new:
+                answers = self._answers(reference, self.reference, task, new)
+                for answer, reading in zip(answers, read(answers), strict=True):
+                    known.setdefault(answer.prompt_id, []).append(LabelledCompletion(answer, reading))
+            return [item.completion for prompt in prompts for item in known[prompt.id]]
+
+        def read_reference(completions: Sequence[Completion]) -> list[Reading]:
+            return [known[item.prompt_id][item.sample].reading for item in completions]
+
+        what = f"{candidate.name} beside {self.reference.name}: {task.corpus}"
+        with self.progress(what, early.planned) as on_progress:
+            _, rows = following.follow(
+                corpus,
+                early,
+                [limit for limit in self.policy.limits if limit.corpus == task.corpus],
+                len(self.policy.limits),
+                (ask_reference, read_reference),
+                (ask, read),
+                on_progress,
+            )
+        self._write_labelled(candidate, task, rows)
+
+    def _answers(self, model: Model, checkpoint: Checkpoint, task: Task, prompts: Sequence[Prompt]) -> list[Completion]:
+        answers = self._generate(model, checkpoint, prompts, no_progress)
+        self._check_completions(f"{checkpoint.name}: completions on {task.corpus}", prompts, answers)
+        return answers
+
+    def _write_labelled(self, checkpoint: Checkpoint, task: Task, rows: Sequence[LabelledCompletion]) -> None:
+        completions = [row.completion for row in rows]
+        tables.write_readings(self.outputs.labels(checkpoint, task.corpus), completions, [row.reading for row in rows])
+        tables.write_completions(self.outputs.path(checkpoint, task), completions)
+
+    def _compare(self) -> None:
+        """Equal weights in other files (re-sharded, re-saved) show only once both models have run."""
+        mine = self.outputs.canary(self.reference)
+        for checkpoint in self.candidates:
+            theirs = self.outputs.canary(checkpoint)
+            both = mine.exists() and theirs.exists()
+            if both and mine.read_bytes() == theirs.read_bytes() and not self.allow_identical:
+                self.outputs.fail(
+                    MismatchError(
+                        f"{checkpoint.spec} and {self.reference.spec} give exactly the same log-probabilities: "
+                        "training changed nothing, or one model was named twice (--allow-identical measures noise)"
+                    ),
+                    checkpoint,
+                )
+
+    def _attempt(self, model: Model, checkpoint: Checkpoint, tasks: Sequence[Task]) -> None:
+        try:
+            self._do(model, checkpoint, tasks)
+        except Exception as error:  # kept for every case that needs it; the other tasks go on
+            if len(tasks) == 1:
+                self.outputs.fail(error, checkpoint, tasks[0])
+            else:  # what one of them cannot do must not cost the others
+                log.debug("%s: %s failed together", checkpoint.name, tasks, exc_info=error)
+                for task in tasks:
+                    self._attempt(model, checkpoint, [task])
+
+    def _do(self, model: Model, checkpoint: Checkpoint, tasks: Sequence[Task]) -> None:
+        """Tasks that one call of the model answers (see ``_together``)."""
+        works, corpus = {task.work for task in tasks}, tasks[0].corpus
+        what = f"{checkpoint.name}: {' and '.join(sorted(work.value.replace('_', ' ') for work in works))} on {corpus}"
+        if Work.COMPLETIONS in works:
+            self._complete(model, checkpoint, tasks[0], what)
+        elif Work.GRADIENTS in works:
+            pairs = _spread(self.pairs(corpus).items, self.policy.gradient_pairs)
+            with self.progress(what, len(pairs)) as on_progress:
+                gradients = model.gradients(pairs, on_progress)
+            _check_answered(what, [pair.id for pair in pairs], [item.pair_id for item in gradients])
+            tables.write_rows(self.outputs.path(checkpoint, tasks[0]), gradients)
+        else:
+            self._score(model, checkpoint, corpus, works, what)
+
+    def _complete(self, model: Model, checkpoint: Checkpoint, task: Task, what: str) -> None:
+        path = self.outputs.path(checkpoint, task)
+        prompts = self.prompts(task.corpus)
+        if not path.exists():
+            with self.progress(what, len(prompts.items)) as on_progress:
+                completions = self._generate(model, checkpoint, prompts.items, on_progress)
+            self._check_completions(what, prompts.items, completions)
+            tables.write_completions(path, completions)
+
+    def _check_completions(self, what: str, prompts: Sequence[Prompt], completions: Sequence[Completion]) -> None:
+        asked = [(item.id, sample) for item in prompts for sample in range(self.policy.decoding.samples)]
+        _check_answered(what, asked, [(item.prompt_id, item.sample) for item in completions])
+
+    def _generate(
+        self, model: Model, checkpoint: Checkpoint, prompts: Sequence[Prompt], on_progress: OnProgress
+    ) -> list[Completion]:
+        """Answers in the order of the prompts; an A/A candidate's are made in another order, from another seed."""
+        decoding = self.policy.decoding
+        if not self._is_reference_again(checkpoint):
+            return model.generate(prompts, decoding, on_progress)
+        shuffled = _shuffled(prompts)
+        place = {prompt.id: index for index, prompt in enumerate(prompts)}
+        made = model.generate(shuffled, replace(decoding, seed=decoding.seed + AA_SEED), on_progress)
+        return sorted(made, key=lambda item: (place[item.prompt_id], item.sample))
+
+    def _score(self, model: Model, checkpoint: Checkpoint, corpus: str, works: set[Work], what: str) -> None:
+        pairs: Sequence[PreferencePair] = self.pairs(corpus).items
+        if self._is_reference_again(checkpoint):
+            pairs = _shuffled(pairs)
+        asked = [pair.id for pair in pairs]
+        with self.progress(what, len(asked)) as on_progress:
+            results = model.score(
+                pairs,
+                similarity=Work.SIMILARITIES in works,
+                first_tokens=Work.FIRST_TOKENS in works,
+                on_progress=on_progress,
+            )
+        if self._is_reference_again(checkpoint):
+            results = _in_order(results, asked, [pair.id for pair in self.pairs(corpus).items])
+            asked = [pair.id for pair in self.pairs(corpus).items]
+        for work in sorted(works):
+            path = self.outputs.path(checkpoint, Task(corpus, work))
+            if work is Work.SCORES:
+                _check_answered(what, asked, [item.pair_id for item in results.scores])
+                tables.write_scores(path, results.scores)
+            elif work is Work.SIMILARITIES:
+                _check_answered(what, asked, [item.pair_id for item in results.similarities or ()])
+                tables.write_rows(path, results.similarities or ())
+            else:
+                tokens = results.first_tokens
+                _check_answered(what, asked, list(tokens.pair_ids) if tokens else [])
+                assert tokens is not None, "checked in the line above"
+                tables.write_first_tokens(path, tokens)
+
+    def _is_reference_again(self, checkpoint: Checkpoint) -> bool:
+        """An A/A run's candidate: the same model, asked in another order and with other seeds, so that noise shows."""
+        return checkpoint.name != self.reference.name and checkpoint.identity == self.reference.identity
+
+    def _label(self) -> None:
+        """Have the judges read all answers, once no checkpoint is open: a judge may need the memory."""
+        judges = ((self.judge, self.outputs.labels), (self.second_judge, self.outputs.second_labels))
+        for judge, place in judges:
+            if judge is None:
+                continue
+            for checkpoint in self._by_name().values():
+                for task in self._planned(checkpoint):
+                    path = place(checkpoint, task.corpus)
+                    made = task.work is Work.COMPLETIONS and self.outputs.path(checkpoint, task).exists()
+                    if made and not path.exists() and not self.outputs.failed(checkpoint, task):
+                        self._read_answers(judge, checkpoint, task, path)
+            judge.close()
+            if judge.notes:
+                self.outputs.keep(self.directory / "work" / f"judge-{judge.name}.notes.json", list(judge.notes))
+
+    def _read_answers(self, judge: Judge, checkpoint: Checkpoint, task: Task, path: Path) -> None:
+        completions = tables.read_completions(self.outputs.path(checkpoint, task))
+        what = f"{checkpoint.name}: judging {task.corpus}"
+        with self.progress(what, len(completions)) as on_progress:
+            try:
+                readings = judging.read(judge, self._exchanges(task.corpus, completions), on_progress)
+            except Exception as error:  # kept for every case that needs these labels
+                if judge is self.judge:
+                    self.outputs.fail(error, checkpoint, task)
+                else:
+                    readings = [Reading(Label.UNREADABLE, f"the second judge broke: {error}")] * len(completions)
+                    tables.write_readings(path, completions, readings)
+                return
+        tables.write_readings(path, completions, readings)
+
+    def _exchanges(self, corpus: str, completions: Sequence[Completion]) -> list[Exchange]:
+        texts = {prompt.id: prompt.text for prompt in self.prompts(corpus).items}
+        return [
+            Exchange(texts[item.prompt_id], item.text, cut_off=item.finish is FinishReason.LENGTH)
+            for item in completions
+        ]
+
+
+def _together(tasks: Iterable[Task]) -> list[list[Task]]:
+    """Tasks in groups that one call of the model answers: all scoring of one corpus is one forward pass."""
+    groups: dict[tuple[str, str], list[Task]] = {}
+    for task in tasks:
+        alone = task.work in (Work.COMPLETIONS, Work.GRADIENTS)
+        groups.setdefault((task.corpus, task.work.value if alone else ""), []).append(task)
+    return list(groups.values())
+
+
+def _copy(source: Path, target: Path) -> None:
+    shutil.copyfile(source, target)
+
+
+def _shuffled(items: Sequence[Item]) -> list[Item]:
+    """Another order, the same in every run."""
+    return random.Random(AA_SEED).sample(items, len(items))  # noqa: S311 - an order, no secret
+
+
+def _in_order(results: PairResults, asked: Sequence[str], wanted: Sequence[str]) -> PairResults:
+    """Results for the pairs ``asked``, in the order ``wanted``."""
+    place = {pair: index for index, pair in enumerate(asked)}
+    order = [place[pair] for pair in wanted]
+    tokens = results.first_tokens
+    return PairResults(
+        scores=[results.scores[index] for index in order],
+        similarities=None if results.similarities is None else [results.similarities[index] for index in order],
+        first_tokens=tokens
+        and replace(
+            tokens,
+            pair_ids=tuple(tokens.pair_ids[index] for index in order),
+            log_probs=tokens.log_probs[order],
+            chosen=tokens.chosen[order],
+            rejected=tokens.rejected[order],
+            direction_of=tokens.direction_of[order],
+        ),
+    )
+
+
+def _spread(pairs: Sequence[PreferencePair], count: int) -> list[PreferencePair]:
+    """At most ``count`` pairs, evenly spread over the corpus: the same ones in every run."""
+    count = min(count, len(pairs))
+    return [pairs[number * len(pairs) // count] for number in range(count)]
+
+
+def _check_answered(what: str, asked: Sequence[object], answered: Sequence[object]) -> None:
+    """An engine that leaves items out, or mixes them up, has measured something else."""
+    if list(asked) != list(answered):
+        raise MeasurementError(
+            f"{what}: the engine gave {len(answered)} results for {len(asked)} items, or in another order; nothing can "
+            "be concluded from part of a corpus"
+        )
