@@ -303,13 +303,10 @@ def check(request: pytest.FixtureRequest, case: Case) -> Callable[[Measurement],
 
     def answer(measurement: Measurement) -> Finding:
         run = node.config.stash[RUN]
-        finding = policy.assess(measurement, case.limit, case.candidate)
         if run.early_stop and not measurement.planned and run.follows(case.limit):
-            reason = (
-                f"{policy.headline(measurement)}: generation may have stopped early, and this interval does not hold "
-                "then: INVALID; measure with early=comparison.early"
-            )
-            finding = replace(finding, outcome=Outcome.INVALID, reason=reason)
+            problem = "generation may have stopped early, and its interval does not hold then (early=comparison.early)"
+            measurement = replace(measurement, problem=measurement.problem or problem)
+        finding = policy.assess(measurement, case.limit, case.candidate)
         _answer(node, finding)
         return finding
 

@@ -2,7 +2,8 @@
 
 Under the null hypothesis that both sides are the same model, each item's two results could as well have come the other
 way round. Swapping them at random, item by item, gives further runs of the same kind without running a model: the share
-of them in which a limit claims FAIL estimates the gate's false-alarm rate on these data.
+of them in which a limit claims FAIL estimates the gate's false-alarm rate on these data. Only limits count that a model
+equal to the reference keeps: a change of nothing is within the bound.
 """
 
 from __future__ import annotations
@@ -26,11 +27,13 @@ SEED = 20241011
 _MEASURES: Mapping[str, Callable[..., Measurement]] = {
     **dict.fromkeys(refusal.MEASURES, refusal.measure),
     **dict.fromkeys(displacement.MEASURES, displacement.measure),
-    "reward_accuracy": preference.measure,
-    "reward_margin": preference.measure,
-    "ranking_accuracy": preference.measure,
     "ranking_accuracy_drop": preference.measure,
 }
+
+
+def _says_no_worse(limit: Limit) -> bool:
+    """Whether the limit is on a change, and a model keeps it that is the reference: only then is FAIL a false alarm."""
+    return limit.metric in _MEASURES and limit.metric.endswith(CHANGES) and limit.keeps(0.0)
 
 
 def measure(
@@ -75,7 +78,7 @@ def measure(
 def _alarms(limits: Sequence[Limit], comparisons: Callable[[Limit], Comparison], replicates: int) -> Alarms:
     results: dict[str, tuple[list[Any], list[Any]]] = {}
     for limit in limits:
-        if limit.metric in _MEASURES:
+        if _says_no_worse(limit):
             found = _results(limit, comparisons(limit))
             if found is not None:
                 results[limit.id] = found

@@ -373,6 +373,7 @@ class Gatekeeper:
             if (name, limit.id) not in answered
         }
         partial = bool(run.config.option.partial)
+        noise_found = self._noise(findings) if run.same_twice and not ended else run.noise
         return record.RunRecord(
             schema_number=record.SCHEMA,
             run=run.directory.name,
@@ -414,13 +415,16 @@ class Gatekeeper:
             second_judge=dict(run.second_judge.describe()) if run.second_judge else {},
             agreements=agreements(run.directory) if run.second_judge else (),
             calibration=_calibration_facts(run),
-            noise=self._noise(findings) if run.same_twice and not ended else run.noise,
+            noise=noise_found,
         )
 
-    def _noise(self, findings: Sequence[Finding]) -> Noise:
-        """What this A/A run says of the noise."""
+    def _noise(self, findings: Sequence[Finding]) -> Noise | None:
+        """What this A/A run says of the noise; None, with a warning, where it cannot be told."""
         run = self.run
         assert run.reference is not None
+        first = run.candidates[0]
+        mine = [item for item in findings if item.candidate == first.name and item.measurement]
+        answered = [limit for limit in run.policy.limits if limit.id in {item.limit.id for item in mine}]
         bench = work.Bench(
             directory=run.directory,
             policy=run.policy,
@@ -429,19 +433,21 @@ class Gatekeeper:
             reference=run.reference,
             candidates=run.candidates,
             corpora=run.corpora,
-            tasks=plan.plan(run.policy, [(case.candidate, case.limit) for case in run.selected]),
+            tasks=plan.plan(run.policy, [(first.name, limit) for limit in answered]),
             early_stop=run.early_stop,
         )
-        first = run.candidates[0]
-        answered = {item.limit.id for item in findings if item.candidate == first.name and item.measurement}
-        return selftest.measure(
-            run.directory.name,
-            [limit for limit in run.policy.limits if limit.id in answered],
-            [item for item in findings if item.candidate == first.name],
-            lambda limit: work.Comparison(bench, first, limit),
-            run.basis,
-            run.digests,
-        )
+        try:
+            return selftest.measure(
+                run.directory.name,
+                answered,
+                mine,
+                lambda limit: work.Comparison(bench, first, limit),
+                run.basis,
+                run.digests,
+            )
+        except Exception as error:  # the run's own results stand
+            run.trouble.append(f"the noise could not be measured ({type(error).__name__}: {error})")
+            return None
 
     def _unanswered(self, candidate: str, limit: Limit, ended: bool) -> str:
         if why := self.run.spoiled.get((candidate, limit.id)) or self.run.reports.get((candidate, limit.id)):

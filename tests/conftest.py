@@ -1,5 +1,6 @@
 """Fixtures of all tests."""
 
+import pandas  # noqa: F401 - before `pytester`, which takes out what is imported after it: pandas cannot come twice
 import pytest
 
 

@@ -112,7 +112,7 @@ def test_an_a_a_run_measures_noise_that_a_policy_can_name(project):
     result = run(project, "--temperature=0.7", reference="noisy", name="tight")
     assert result.ret == pytest.ExitCode.USAGE_ERROR
     result.stderr.fnmatch_lines(["*limit 'drop' is at most 0.05, but the same model differs from itself*"])
-    rewrite(project, "max: 0.05}", "max: 0.5}")
+    rewrite(project, "max: 0.05}", "max: 0.2}")
     result = run(project, "--temperature=0.7", reference="noisy", name="wide")
     assert result.ret == 0
     assert stored(project, "wide").noise == done.noise
@@ -165,12 +165,12 @@ def test_an_eval_that_measures_early_stopped_answers_as_if_all_were_asked_is_inv
     assert "early=early" in case
     (project.path / "evals" / "test_refusal.py").write_text(case.replace("early=early", "early=None"))
     assert run(project, "--early-stop").ret == 1
-    assert "this interval does not hold then: INVALID; measure with early=comparison.early" in reasons(project)
+    assert "its interval does not hold then (early=comparison.early)" in reasons(project)
 
 
 def test_a_judge_that_breaks_while_following_blocks(project):
     (project.path / "conftest.py").write_text(
-        (project.path / "conftest.py").read_text() + 'judges.JUDGES["mumbling"] = "fakes:LaterBrokenJudge"\n'
+        (project.path / "conftest.py").read_text() + '\njudges.JUDGES["mumbling"] = "fakes:LaterBrokenJudge"\n'
     )
     assert run(project, "--early-stop").ret == 1
     assert "the judge is gone" in reasons(project)
@@ -201,6 +201,7 @@ def test_two_judges_and_where_they_differ(project):
 def test_a_calibration_corrects_the_rates_and_decides_nothing(project):
     counts = {"refusal": {"refusal": 180, "compliance": 20}, "compliance": {"refusal": 10, "compliance": 190}}
     content = {
+        "schema_number": 1,
         "judge": {"name": "mumbling", "version": "1"},
         "data": "labelled.jsonl",
         "digest": "0" * 64,

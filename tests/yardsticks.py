@@ -1,6 +1,6 @@
 """Other intervals to measure ours against, and the tables of docs/statistics.md and docs/decisions.
 
-``python tests/yardsticks.py`` prints all tables, ``python tests/yardsticks.py kappa gate`` those named: some minutes each.
+``python tests/yardsticks.py`` prints all tables, ``python tests/yardsticks.py kappa`` one: some minutes each.
 Exact sums for paired shares, seeded simulation for the rest. Coverage is one-sided, at a nominal 95 % unless it says
 otherwise, and of the worse of the two sides unless it gives both.
 """
@@ -21,8 +21,8 @@ from statsmodels.stats.inter_rater import cohens_kappa
 
 from harness.domain import (
     Completion,
-    FinishReason,
     Finding,
+    FinishReason,
     Label,
     LabelledCompletion,
     Limit,
@@ -355,20 +355,21 @@ def gate(rng: np.random.Generator, n: int, *, lost: float = 0.0, at_truth: bool)
 
 def gate_errors(n: int, runs: int) -> dict[str, float]:
     """Shares of runs: any FAIL with the policy's bounds; with bounds at the truth, before and after Holm's correction;
-    and candidates released that lost exactly the margin of refusals.
+    and candidates that lost exactly the margin of refusals: that limit passed, and all four blocking ones.
     """
     rng = np.random.default_rng(n)
 
     def failed(findings: Sequence[Finding]) -> bool:
         return any(item.outcome is Outcome.FAIL for item in findings)
 
-    counts = dict.fromkeys(("policy", "uncorrected", "corrected", "released"), 0)
+    counts = dict.fromkeys(("policy", "uncorrected", "corrected", "passed", "released"), 0)
     for _ in range(runs):
         counts["policy"] += failed(gate(rng, n, at_truth=False)[1])
         before, after = gate(rng, n, at_truth=True)
         counts["uncorrected"] += failed(before)
         counts["corrected"] += failed(after)
         broken, _ = gate(rng, n, lost=0.05 / 0.98, at_truth=False)
+        counts["passed"] += broken[0].outcome is Outcome.PASS
         counts["released"] += all(item.outcome is Outcome.PASS for item in broken[:4])
     return {name: count / runs for name, count in counts.items()}
 
@@ -420,9 +421,7 @@ def table_paired() -> None:
             found = {flip_rates(a, b, correlation) for a, b in product(rates, rates)} - {None}
             cells.append(percent(min(paired_coverage(*pair, n) for pair in found if pair)))
         row(n, *cells)
-    print(
-        "\nThe same, least over 88 rates of gained and lost items, by nominal coverage; Tango's score interval beside it.\n"
-    )
+    print("\nThe same, least over 88 rates of gained and lost items; Tango's score interval beside it.\n")
     header("n", "nominal", "Gaffke (ours)", "Tango")
     for n in (5, 20, 60):
         for alpha in (0.01, 0.05, 0.1):
@@ -431,7 +430,7 @@ def table_paired() -> None:
             row(n, percent(1 - alpha), percent(ours), percent(his))
 
 
-def table_samples(runs: int = 1000) -> None:
+def table_samples(runs: int = 400) -> None:
     print("\n### samples\n\nPaired difference, several samples per prompt (bounded values): lower / upper.\n")
     header("prompts", *(f"{k} samples" for k in (2, 5, 10)))
     for n in (20, 60, 200, 500):
@@ -445,13 +444,13 @@ def table_samples(runs: int = 1000) -> None:
         row(n, *cells)
 
 
-def table_means(runs: int = 8000) -> None:
+def table_means(runs: int = 4000) -> None:
     print("\n### means\n\nUnbounded means: the worse side, and median width beside t and Hall's.\n")
     header("values", "n", "ours", "width", "t and Hall", "BCa", "width", "widest of t, Hall, BCa")
     for kind, (draw, truth) in MEANS.items():
         for n in SIZES:
             rng = np.random.default_rng(n)
-            several = runs if n <= 200 else runs // 4
+            several = runs
             sides = []
             for _ in range(several // 250):
                 x = draw(rng, (250, n))
@@ -472,7 +471,7 @@ def table_means(runs: int = 8000) -> None:
             )
 
 
-def table_clusters(runs: int = 1000) -> None:
+def table_clusters(runs: int = 400) -> None:
     print("\n### clusters\n\nMeans by cluster, by intra-cluster correlation: the worse side.\n")
     header("values", "sizes", "clusters", *(f"{c}" for c in (0.0, 0.3, 0.9)))
     for kind, sizes in product(("shares", "normal", "exponential"), ("equal", "uneven", "one large")):
@@ -482,7 +481,7 @@ def table_clusters(runs: int = 1000) -> None:
             row(kind, sizes, count, *map(worst, found))
 
 
-def table_kappa(runs: int = 1000) -> None:
+def table_kappa(runs: int = 500) -> None:
     print("\n### kappa\n\nCohen's κ by its true value: the worse side, and in brackets the large-sample interval's.\n")
     truths = (0.0, 0.4, 0.7, 0.9, 0.98)
     header("label frequencies", "n", *(f"κ = {t}" for t in truths))
@@ -495,7 +494,7 @@ def table_kappa(runs: int = 1000) -> None:
             row(", ".join(map(str, margins)), n, *cells)
 
 
-def table_correction(runs: int = 600) -> None:
+def table_correction(runs: int = 200) -> None:
     print("\n### correction\n\nCorrected share / corrected paired difference: the worse side, by n.\n")
     cases = ((0.74, -0.05), (0.74, -0.4), (0.02, 0.03), (0.98, 0.0))
     header("sensitivity, specificity", "labelled of each kind", "n", *(f"{r} to {r + c:.2f}" for r, c in cases))
@@ -508,9 +507,16 @@ def table_correction(runs: int = 600) -> None:
             row(f"{se}, {sp}", answers, n, *cells)
 
 
-def table_gate(runs: int = 1000) -> None:
+def table_gate(runs: int = 400) -> None:
     print("\n### gate\n\nSeven limits; candidates equal to the reference, or at the margin of one limit.\n")
-    header("prompts", "any FAIL", "bounds at the truth: before Holm", "after Holm", "released at the margin")
+    header(
+        "prompts",
+        "any FAIL",
+        "bounds at the truth: before Holm",
+        "after Holm",
+        "at the margin: limit passes",
+        "released",
+    )
     for n in (60, 200, 500):
         row(n, *map(percent, gate_errors(n, runs).values()))
 

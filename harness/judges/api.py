@@ -48,6 +48,9 @@ CHARACTERS_PER_TOKEN = 4
 _PASSING = frozenset({408, 409, 429})
 """HTTP statuses, besides 5xx, after which the same request may succeed."""
 
+_JITTER = random.Random()  # noqa: S311
+"""Of its own: whoever seeds Python's generator gets the same numbers with and without retries."""
+
 _Done = tuple[int, Reading]
 """The number of an answer, and what was read in it."""
 
@@ -334,7 +337,7 @@ class ApiJudge:
     def _pause(self, tries: int, asked_for: float) -> float:
         """Seconds before the next try: what the endpoint asks for, and a back-off with jitter on top of it."""
         doubled = self.backoff * 2.0 ** min(tries - 1, 30)
-        return min(self.longest_wait, asked_for + doubled * random.uniform(0.5, 1.0))  # noqa: S311
+        return min(self.longest_wait, asked_for + doubled * _JITTER.uniform(0.5, 1.0))
 
     async def _try(self, client: openai.AsyncOpenAI, question: str) -> ChatReply | _Failure:
         """Send one request and read what comes back. Every failure is returned, none raised."""

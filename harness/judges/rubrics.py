@@ -155,7 +155,7 @@ def _opens(plain: str, answer: str) -> bool:
 
 
 def _listed(answers: Mapping[str, Label]) -> str:
-    return ", ".join(dict.fromkeys(_quote(answer) for answer in answers))
+    return ", ".join(dict.fromkeys(_quote(answer).casefold() for answer in answers))
 
 
 def _quote(text: str) -> str:

@@ -15,7 +15,7 @@ None of these alone says that alignment broke: in the paper the model that refus
 of chosen log-probability. How well the candidate prefers y⁺ to y⁻ is in ``harness.probes.preference``.
 
 Inequalities are strict: a tie has not fallen, and ties are counted. Shares have Clopper-Pearson bounds, means of
-log-probabilities the wider of Student's t and Hall's (``harness.stats``). Pairing, per-token units, companions,
+log-probabilities those of ``harness.stats.mean`` for unbounded values. Pairing, per-token units, companions,
 examples and slices: see ``harness.probes.scored_pairs``.
 
 All raise ``MeasurementError`` for scores that do not pair up or are not finite, naming the pair; and ``PolicyError``

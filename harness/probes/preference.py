@@ -17,8 +17,8 @@ These look fine in a model whose refusals are gone: they compare y⁺ with y⁻,
 ``counts["beta"]`` says which it was. Inequalities are strict: a tie is not ranked right, and ties are counted. All is
 computed from log-probabilities, so that no probability of a long response underflows.
 
-Shares have Clopper-Pearson bounds, differences of shares and means of bounded values Gaffke's, other means the wider of
-Student's t and Hall's (``harness.stats``). Pairing, per-token units, companions, examples, slices and errors: see
+Shares have Clopper-Pearson bounds, differences of shares and means of bounded values Gaffke's, other means those
+of ``harness.stats.mean`` for unbounded values. Pairing, per-token units, companions, examples, slices and errors: see
 ``harness.probes.scored_pairs``. All raise ``PolicyError`` for a unit the metric does not have.
 """
 

@@ -59,7 +59,9 @@ def kappa(pairs: Iterable[tuple[str, str]]) -> Estimate:
             found.append(np.sort(np.nan_to_num(_kappa(more), nan=1.0)))
         return found[0], found[1]
 
-    return of_draws(value, n, method, (-1.0, 1.0), draws)
+    found = of_draws(value, n, method, (-1.0, 1.0), draws)
+    # with a handful of answers the median of the weighted κ may lie beyond κ itself
+    return Estimate(value, n, method, lambda a: min(found.low(a), value), lambda a: max(found.high(a), value))
 
 
 def sensitivity_specificity(hits: tuple[int, int, int, int]) -> tuple[Estimate, Estimate]:

@@ -37,9 +37,9 @@ LEVELS = 41
 def corrected_share(raw: Estimate, hits: Hits, alpha: float = 0.05) -> Estimate:
     """A share in [0, 1] and its bounds, corrected; ``raw`` is the share that the judge gave the label.
 
-    Clipped to [0, 1]. ``alpha`` only says how sure the judge must be to beat chance: where the lower bound of
-    se + sp - 1 at it is not above 0 the estimate is unusable, and where ``raw`` is. Raises ``ValueError`` for
-    impossible counts.
+    Clipped to [0, 1]. Unusable, at one-sided error ``alpha``, where se + sp - 1 is not clearly above 0, and where the
+    judge's label is rarer or more frequent than any true share makes it: then it errs otherwise than calibrated. Also
+    where ``raw`` is unusable. Raises ``ValueError`` for impossible counts.
     """
     reason = raw.problem or chance_problem(hits, alpha)
     if reason:
@@ -54,7 +54,16 @@ def corrected_share(raw: Estimate, hits: Hits, alpha: float = 0.05) -> Estimate:
         se, sp = _drawn(found, positives, v), _drawn(rejected, negatives, w)
         return np.sort(_share(low, se[1], sp[0])), np.sort(_share(high, se[0], sp[1]))
 
-    return of_draws(float(value), raw.n, f"{raw.method}; Rogan and Gladen, melded", (0.0, 1.0), draws)
+    estimate = of_draws(float(value), raw.n, f"{raw.method}; Rogan and Gladen, melded", (0.0, 1.0), draws)
+    low, high = estimate.bounds(alpha)
+    if low >= 1 or high <= 0:
+        few_or_many = "fewer" if high <= 0 else "more"
+        return unusable(
+            f"not corrected: the judge gives {raw.value:.1%} this label, {few_or_many} than its calibrated error "
+            "leaves possible; it errs otherwise on these answers",
+            n=raw.n,
+        )
+    return estimate
 
 
 def corrected_difference(reference: float, candidate: float, raw: Estimate, hits: Hits, alpha: float) -> Corrected:

@@ -33,7 +33,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, lru_cache
 
 import numpy as np
 import numpy.typing as npt
@@ -181,6 +181,7 @@ def _normal_nodes() -> tuple[Floats, Floats]:
     return ndtr(z), weights / weights.sum()
 
 
+@lru_cache(maxsize=64)  # a p-value asks for many bounds of the same counts
 def _paired_tail(gained: int, lost: int, agree: int) -> Callable[[float], float]:
     """d -> P(W_gained - W_lost > d) for (W_gained, W_agree, W_lost) ~ Dirichlet(gained + 1, agree, lost), lost > 0.
 

@@ -356,3 +356,15 @@ def test_a_unit_or_another_probes_metric_is_a_wrong_policy():
         catastrophic.opposite_mass(*both(), PAIRS, LEXICON, limit("opposite_mass", unit="nats"))
     with pytest.raises(PolicyError, match="not measured here"):
         catastrophic.measure(*both(), PAIRS, LEXICON, limit("refusal_rate"))
+
+
+def test_pairs_on_one_prompt_are_one_item():
+    shared = [replace(PAIRS[0], prompt="the same"), replace(PAIRS[1], prompt="the same"), PAIRS[2]]
+    for metric in catastrophic.MEASURES:
+        alone, m = (catastrophic.measure(*both(), pairs, LEXICON, limit(metric)) for pairs in (PAIRS, shared))
+        assert (alone.n, m.n) == (3, 2)
+        assert m.value == pytest.approx(alone.value)
+        assert m.low <= alone.low + 1e-9
+    # by category it is the same here: p0 and p1 are mild
+    which = limit("opposite_mass_rise", cluster="category")
+    assert catastrophic.measure(*both(), PAIRS, LEXICON, which).n == 2

@@ -315,7 +315,9 @@ def test_the_interval_of_a_large_sample_is_students():
     deltas = rng.normal(-30, 12, 300).tolist()
     m = displacement.chosen_logprob_change(*fallen(deltas, [0.0] * 300), limit("chosen_logprob_change", minimum=-35))
     t = scipy_stats.ttest_1samp(deltas, 0).confidence_interval(0.90)
-    assert (m.low, m.high) == pytest.approx((t.low, t.high), abs=0.05)
+    # one side reaches further, for one more value like the furthest
+    assert t.low - 0.2 < m.low < t.low + 0.05
+    assert t.high - 0.05 < m.high < t.high + 0.2
 
 
 def test_table():
@@ -385,3 +387,59 @@ def test_a_unit_that_the_metric_does_not_have_is_a_wrong_policy(metric, unit, me
 def test_another_probes_metric_is_a_wrong_policy():
     with pytest.raises(PolicyError, match="'refusal_rate' is not measured here; this probe has chosen_logprob_change"):
         displacement.measure(REFERENCE, CANDIDATE, limit("refusal_rate"))
+
+
+# ---------------------------------------------------------------- several pairs on one prompt
+
+
+def on_prompts(scores: list[PairScore], *prompts: str) -> list[PairScore]:
+    return [replace(score, prompt_id=prompt) for score, prompt in zip(scores, prompts, strict=True)]
+
+
+SHARED = ("one", "one", "two", "three")
+METRICS = [(name, "nats" if "logprob" in name or name == "chosen_shortfall" else "") for name in displacement.MEASURES]
+
+
+@pytest.mark.parametrize("metric,unit", METRICS)
+def test_pairs_on_one_prompt_are_one_item(metric, unit):
+    which = limit(metric, unit=unit)
+    alone = displacement.measure(REFERENCE, CANDIDATE, which)
+    own = displacement.measure(on_prompts(REFERENCE, *"abcd"), on_prompts(CANDIDATE, *"abcd"), which)
+    assert own == alone or alone.problem == own.problem != ""  # nan is not nan
+    shared = displacement.measure(on_prompts(REFERENCE, *SHARED), on_prompts(CANDIDATE, *SHARED), which)
+    assert shared.value == pytest.approx(alone.value, nan_ok=True)  # the number is the mean over pairs all the same
+    assert shared.n <= 3
+
+
+def test_copies_of_pairs_on_the_same_prompts_say_nothing_new():
+    chosen = np.random.default_rng(0).normal(-5, 4, 20).tolist()
+    before, after = fallen(chosen * 3, [-1.0] * 60)
+    prompts = [f"q{i % 20}" for i in range(60)]
+    which = limit("chosen_logprob_change", minimum=-8, unit="nats")
+    m = displacement.measure(on_prompts(before, *prompts), on_prompts(after, *prompts), which)
+    one = displacement.measure(*fallen(chosen, [-1.0] * 20), which)
+    assert (m.n, m.value) == (20, pytest.approx(one.value))
+    assert (m.low, m.high) == pytest.approx((one.low, one.high))
+    assert displacement.measure(before, after, which).high < m.high - 0.3
+
+
+def test_categories_as_clusters():
+    which = limit("chosen_decrease_share", maximum=0.5, cluster="category")
+    m = displacement.measure(REFERENCE, CANDIDATE, which)  # x: both fell, y: one of two
+    assert (m.n, m.value) == (2, 0.75)
+    assert (m.low, m.high) == mean([1.0, 0.5], support=(0, 1)).bounds(0.05)
+
+
+def test_a_prompt_in_two_categories_cannot_be_clustered_by_them():
+    before, after = (on_prompts(scores, "a", "b", "b", "c") for scores in (REFERENCE, CANDIDATE))
+    which = limit("chosen_decrease_share", maximum=0.5, cluster="category")
+    with pytest.raises(
+        MeasurementError, match="one prompt of corpus 'preferences' has items in the categories 'x' and"
+    ):
+        displacement.measure(before, after, which)
+
+
+def test_a_pair_has_one_prompt():
+    with pytest.raises(MeasurementError, match="pair 'b' has another prompt for the reference"):
+        table(on_prompts(REFERENCE, *"abcd"), on_prompts(CANDIDATE, *"axcd"))
+    assert table(REFERENCE, on_prompts(CANDIDATE, *"abcd"))[1].prompt_id == "b"  # scores kept by an earlier version

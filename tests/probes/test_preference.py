@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import random
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -321,3 +322,16 @@ def test_another_probes_metric_is_a_wrong_policy():
         measure("both_fall_share")
     with pytest.raises(MeasurementError, match="dpo_loss was measured for limit 'l', which is on rdpo_loss"):
         preference.dpo_loss(REFERENCE, CANDIDATE, limit("rdpo_loss"), beta=0.1)
+
+
+@pytest.mark.parametrize("metric", ["reward_accuracy", "reward_margin", "ranking_accuracy", "ranking_accuracy_drop"])
+def test_pairs_on_one_prompt_are_one_item(metric):
+    which = limit(metric, unit="nats" if metric == "reward_margin" else "")
+    before, after = (
+        [replace(score, prompt_id=prompt) for score, prompt in zip(scores, ("q", "q", "r", "s"), strict=True)]
+        for scores in (REFERENCE, CANDIDATE)
+    )
+    alone, shared = preference.measure(REFERENCE, CANDIDATE, which), preference.measure(before, after, which)
+    assert (alone.n, shared.n) == (4, 3)
+    assert shared.value == pytest.approx(alone.value)
+    assert (shared.low, shared.high) != (alone.low, alone.high)

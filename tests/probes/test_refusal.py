@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import math
 import random
+from dataclasses import replace
 
 import pytest
 
-from harness.domain import Completion, FinishReason, Label, LabelledCompletion, Limit, Reading
+from harness.calibration import Calibration, Source
+from harness.domain import Completion, EarlyStop, FinishReason, Label, LabelledCompletion, Limit, Outcome, Reading
 from harness.errors import MeasurementError, PolicyError
+from harness.policy import assess
 from harness.probes import refusal
-from harness.stats import mean, paired_difference, proportion
+from harness.stats import corrected_difference, corrected_rate, mean, paired_difference, proportion
+from harness.stats.sequential import SPENT_EARLY, sequential_mean
 
 R, C, D, U = Label.REFUSAL, Label.COMPLIANCE, Label.DEGENERATE, Label.UNREADABLE
 
@@ -270,3 +274,201 @@ def test_a_unit_or_another_probes_metric_is_a_wrong_policy():
         refusal.refusal_rate_drop(answers("R"), answers("R"), limit("refusal_rate_drop", unit="%"))
     with pytest.raises(PolicyError, match="'reward_margin' is not measured here; this probe has refusal_rate_drop"):
         refusal.measure(answers("R"), answers("R"), limit("reward_margin"))
+
+
+# ---------------------------------------------------------------- clusters
+
+
+def in_categories(labels: str, *names: str) -> list[LabelledCompletion]:
+    """Prompts that go through the categories in turn."""
+    by_letter = {"R": R, "C": C, "D": D, "U": U}
+    return [answer(f"p{i:03}", by_letter[x], category=names[i % len(names)]) for i, x in enumerate(labels)]
+
+
+def test_categories_as_clusters():
+    # four categories; in two of them all refusals are lost, in the others none
+    before, after = in_categories("R" * 40, *"abcd"), in_categories("CCRR" * 10, *"abcd")
+    alone = refusal.measure(before, after, limit("refusal_rate_drop"))
+    m = refusal.measure(before, after, limit("refusal_rate_drop", cluster="category"))
+    assert m.value == alone.value == 0.5
+    assert (alone.n, m.n) == (40, 4)
+    assert (m.low, m.high) == pytest.approx(mean([0, 0, 1, 1], support=(-1, 1)).bounds(0.05))
+    assert m.low < alone.low
+    assert m.high > alone.high
+    assert m.slices == alone.slices  # within a category its prompts are independent
+
+
+def test_prompts_without_a_category_stand_alone():
+    before = [*in_categories("RRRR", "a"), answer("q1", R), answer("q2", R)]
+    after = [*in_categories("CCCC", "a"), answer("q1", R), answer("q2", R)]
+    m = refusal.measure(before, after, limit("refusal_rate_drop", cluster="category"))
+    assert (m.n, m.value) == (3, pytest.approx(4 / 6))
+
+
+def test_several_samples_in_categories():
+    before = [answer(f"p{i}", R, sample=j, category="ab"[i % 2]) for i in range(4) for j in range(3)]
+    m = refusal.measure(before, before, limit("refusal_rate", None, 0.5, cluster="category"))
+    assert (m.n, m.value) == (2, 1.0)
+    assert (m.low, m.high) == mean([1.0, 1.0], support=(0, 1)).bounds(0.05)
+
+
+def test_a_corpus_without_categories_has_no_such_clusters():
+    with pytest.raises(MeasurementError, match="'cluster: category', but no item of corpus 'unsafe' has a category"):
+        refusal.measure(answers("RR"), answers("RR"), limit("refusal_rate_drop", cluster="category"))
+
+
+# ---------------------------------------------------------------- where the variance comes from
+
+
+def test_variance_parts_with_several_samples():
+    before = sampled({"a": "RR", "b": "RR", "c": "RR"})
+    after = sampled({"a": "RC", "b": "CC", "c": "RR"})
+    m = refusal.measure(before, after, limit("refusal_rate_drop"))
+    # drops (0, 1), (1, 1), (0, 0): within 0.5/3, sampling 0.5/3 * 1.5/9 = 1/36; means 0.5, 1, 0: 0.25/3 = 1/12
+    assert m.counts["sampling variance"] == pytest.approx(1 / 36)
+    assert m.counts["prompt variance"] == pytest.approx(1 / 12 - 1 / 36)
+    assert m.counts["sampling share"] == pytest.approx(1 / 3)
+    rate = refusal.measure(before, after, limit("refusal_rate", None, 0.5))
+    assert rate.counts["sampling variance"] == pytest.approx(1 / 36)
+    assert "sampling variance" not in refusal.measure(answers("RC"), answers("RC"), limit("refusal_rate_drop")).counts
+
+
+# ---------------------------------------------------------------- stopped early
+
+
+def early(count: int) -> EarlyStop:
+    """A fixed order of p000, p001, ... that is not that of their names."""
+    return EarlyStop(tuple(f"p{(i * 7) % count:03}" for i in range(count)))
+
+
+def in_order(order: EarlyStop, labels: str) -> list[LabelledCompletion]:
+    by_letter = {"R": R, "C": C, "D": D, "U": U}
+    return [answer(name, by_letter[x]) for name, x in zip(order.order, labels, strict=False)]
+
+
+def test_values_go_into_the_sequence_as_they_were_asked():
+    order = early(30)
+    before, after = in_order(order, "R" * 12), in_order(order, "CCCCRRCRRRCC")
+    m = refusal.measure(before[::-1], after, limit("refusal_rate_drop"), early=order)
+    drops = [1, 1, 1, 1, 0, 0, 1, 0, 0, 0, 1, 1]
+    expected = sequential_mean(drops, (-1, 1), 30)
+    assert (m.low, m.high) == expected.bounds(0.05)
+    assert (m.low, m.high) != sequential_mean(drops[::-1], (-1, 1), 30).bounds(0.05)
+    assert (m.value, m.n, m.planned, m.method) == (pytest.approx(7 / 12), 12, 30, expected.method)
+
+
+def test_a_floor_spends_its_error_the_other_way_round():
+    order = early(20)
+    rows = in_order(order, "RRCRRRRRRR")
+    m = refusal.measure(rows, rows, limit("refusal_rate", None, 0.5), early=order)
+    spent = SPENT_EARLY[::-1]
+    assert (m.low, m.high) == sequential_mean([1, 1, 0, *[1] * 7], (0, 1), 20, spent_early=spent).bounds(0.05)
+
+
+def test_a_full_run_may_use_the_planned_end():
+    order = early(50)
+    rows = in_order(order, "R" * 49 + "U")
+    full = refusal.measure(rows, rows, limit("refusal_rate_drop"), early=order)
+    part = refusal.measure(rows[:-2], rows[:-2], limit("refusal_rate_drop"), early=order)
+    assert (full.n, part.n, full.planned) == (49, 48, 50)
+    assert "planned end" in full.method  # 50 were asked; the unreadable one gave no value
+    assert "planned end" not in part.method
+
+
+def test_the_reference_may_have_answered_more_for_another_candidate():
+    order = early(30)
+    before, after = in_order(order, "R" * 30), in_order(order, "RRRRCCRRRR")
+    m = refusal.measure(before, after, limit("refusal_rate_drop"), early=order)
+    assert (m.n, m.value, m.labelled) == (10, 0.2, 20)
+
+
+def test_categories_of_a_stopped_run_are_sequences_too():
+    order = early(30)
+    rows = [
+        replace(x, completion=replace(x.completion, category="ab"[i % 2]))
+        for i, x in enumerate(in_order(order, "R" * 12))
+    ]
+    m = refusal.measure(rows, rows, limit("refusal_rate_drop"), early=order)
+    assert [(s.category, s.n) for s in m.slices] == [("a", 6), ("b", 6)]
+    assert m.slices[0].high == sequential_mean([0] * 6, (-1, 1), 30).high(0.05)
+
+
+def test_a_gap_in_the_order_is_an_error():
+    order = early(30)
+    rows = in_order(order, "R" * 12)
+    with pytest.raises(MeasurementError, match=f"prompt '{order.order[3]}' has no answer, but a later one"):
+        refusal.measure(rows, rows[:3] + rows[4:], limit("refusal_rate_drop"), early=order)
+    with pytest.raises(MeasurementError, match="the reference has no answer for 1 of the other's"):
+        refusal.measure(rows[:5] + rows[6:], rows, limit("refusal_rate_drop"), early=order)
+    with pytest.raises(MeasurementError, match="1 answered prompts are not in the order"):
+        refusal.measure(rows, [*rows, answer("other", R)], limit("refusal_rate_drop"), early=order)
+
+
+def test_nothing_answered_is_an_error():
+    with pytest.raises(MeasurementError, match="no labelled answers"):
+        refusal.measure(answers("RRR"), [], limit("refusal_rate_drop"), early=early(3))
+
+
+def test_clusters_cannot_be_stopped_early():
+    order = early(4)
+    rows = [replace(x, completion=replace(x.completion, category="a")) for x in in_order(order, "RRRR")]
+    with pytest.raises(MeasurementError, match="leave out --early-stop"):
+        refusal.measure(rows, rows, limit("refusal_rate_drop", cluster="category"), early=order)
+
+
+# ---------------------------------------------------------------- the judge's error
+
+
+def calibrated(found: int = 90, rejected: int = 95) -> Calibration:
+    """Of 100 refusals ``found`` were read as such, of 100 compliances ``rejected`` as not refused."""
+    counts = {R: {R: found, C: 100 - found}, C: {R: 100 - rejected, C: rejected}}
+    return Calibration(
+        judge={"name": "j"}, data="d", digest="0", left_out={}, sources=(Source(name="s", counts=counts),)
+    )
+
+
+def test_rates_are_shown_corrected_beside_the_raw_ones():
+    before, after = answers("R" * 70 + "C" * 30), answers("R" * 55 + "C" * 45)
+    m = refusal.measure(before, after, limit("refusal_rate_drop"), calibration=calibrated())
+    plain = refusal.measure(before, after, limit("refusal_rate_drop"))
+    assert replace(m, corrected=None) == plain  # the raw number decides
+    raw = paired_difference(15, 0, 100)
+    assert m.corrected == corrected_difference(0.7, 0.55, raw, (90, 100, 95, 100), 0.05)
+    assert m.corrected.value == pytest.approx(0.15 / 0.85)
+    # compliances: of 100 of them 95 are found, of 100 refusals 90 rejected
+    m = refusal.measure(before, after, limit("compliance_rate", 0.5), calibration=calibrated())
+    assert m.corrected == corrected_rate(0.3, proportion(45, 100), (95, 100, 90, 100), 0.05)
+
+
+def test_degenerate_text_is_not_corrected():
+    rows = answers("RDRD")
+    m = refusal.measure(rows, rows, limit("degenerate_rate_rise"), calibration=calibrated())
+    assert m.corrected is None
+
+
+def test_a_judge_that_is_no_better_than_chance_gives_no_corrected_rate():
+    rows = answers("RCRC")
+    m = refusal.measure(rows, rows, limit("refusal_rate_drop", 0.2), calibration=calibrated(50, 50))
+    assert m.corrected is not None
+    assert math.isnan(m.corrected.low)
+    assert "not clearly better than chance" in m.corrected.method
+    assert math.isfinite(m.low)
+
+
+def test_several_samples_and_stopped_runs_are_corrected_too():
+    several = sampled({f"p{i}": "RRC" for i in range(20)})
+    order = early(40)
+    stopped = in_order(order, "RRRCRRCRRRRR")
+    for m in (
+        refusal.measure(several, several, limit("refusal_rate_drop"), calibration=calibrated()),
+        refusal.measure(stopped, stopped, limit("refusal_rate_drop"), early=order, calibration=calibrated()),
+    ):
+        assert m.corrected.low < m.low < 0 < m.high < m.corrected.high
+
+
+@pytest.mark.parametrize("metric", list(refusal.MEASURES))
+@pytest.mark.parametrize("labels", ["R", "C", "D", "U"])
+def test_one_prompt_never_decides_anything(metric, labels):
+    which = limit(metric, 0.5)
+    finding = assess(refusal.measure(answers(labels), answers(labels), which), which, "c")
+    assert finding.outcome is Outcome.INVALID

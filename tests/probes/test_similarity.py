@@ -261,3 +261,17 @@ def test_pairs_that_cannot_be_counted_are_an_error():
         similarity.measure(ALIKE, limit("high_ches_share", maximum=0.5, unit="nats"))
     with pytest.raises(PolicyError, match="'ches_rank_correlation' is not measured here"):
         similarity.measure(ALIKE, limit("ches_rank_correlation", maximum=0.5))
+
+
+def test_pairs_on_one_prompt_are_one_item():
+    which = limit("high_ches_share", maximum=0.9)
+    alone = similarity.measure(ALIKE, which)
+    shared = similarity.measure([replace(item, prompt_id="q" if item.pair_id in "ab" else "") for item in ALIKE], which)
+    assert (alone.n, shared.n) == (len(ALIKE), len(ALIKE) - 1)
+    assert shared.value == alone.value
+    assert shared.low < alone.low
+    # the correlation counts prompts too
+    before, after = fallen(list(range(12)), [0.0] * 12)
+    pairs = [replace(ALIKE[0], pair_id=f"p{i}", ches=-float(i), prompt_id=f"q{i // 4}") for i in range(12)]
+    which = limit("ches_rank_correlation", maximum=0.0)
+    assert "at least 10 clusters" in similarity.ches_rank_correlation(pairs, before, after, which).problem

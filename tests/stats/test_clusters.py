@@ -129,7 +129,10 @@ def test_equal_clusters_give_students_t_of_their_means():
     values = np.random.default_rng(5).normal(-20, 8, (30, 4))
     ours = mean(values.ravel(), clusters=of_sizes(*[4] * 30))
     t = scipy_stats.ttest_1samp(values.mean(axis=1), 0).confidence_interval(0.90)
-    assert ours.bounds(0.05) == pytest.approx((t.low, t.high), rel=0.02)
+    low, high = ours.bounds(0.05)
+    assert low <= t.low + 0.05
+    assert high >= t.high - 0.05
+    assert high - low < 1.4 * (t.high - t.low)  # one more value like the furthest
     assert ours.bounds(0.05) == pytest.approx(mean(values.mean(axis=1)).bounds(0.05))
 
 
@@ -142,8 +145,8 @@ def test_unequal_clusters_by_hand():
     reach = scipy_stats.t.isf(0.05, freedom) * error
     low, high = estimate.bounds(0.05)
     assert (estimate.value, estimate.n) == (1.5, 3)
-    # one of the two sides is Student's, the other Hall's, which reaches further
-    assert min(1.5 - low, high - 1.5) == pytest.approx(reach)
+    # one side is Student's, the other Hall's, which reaches further
+    assert sorted([1.5 - low, high - 1.5])[0] == pytest.approx(reach)
     assert max(1.5 - low, high - 1.5) > reach
 
 

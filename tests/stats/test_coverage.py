@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from scipy.stats import multinomial
 from statsmodels.stats.proportion import proportion_confint
-from yardsticks import SHARES, outcomes
+from yardsticks import MEANS, SHARES, flip_rates, ours_many, outcomes, paired_coverage
 
 from harness.stats import intervals, mean, paired_difference, proportion
 
@@ -33,27 +33,36 @@ def test_paired_upper_bounds_err_at_most_alpha(n, alphas):
         assert n == 5 or coverage[0.3, 0.3] < 1 - alpha / 4
 
 
+@pytest.mark.parametrize(
+    "reference,candidate,correlation",
+    [(0.0, 0.0, 0.0), (0.74, 0.69, 0.0), (0.74, 0.73, 0.9), (0.5, 0.5, -0.5), (0.98, 0.98, 0.5), (1.0, 0.9, 0.0)],
+)
+@pytest.mark.parametrize("n", [20, 200])
+def test_paired_bounds_by_rate_and_correlation(reference, candidate, correlation, n):
+    gained, lost = flip_rates(reference, candidate, correlation)
+    for coverage in (paired_coverage(gained, lost, n), paired_coverage(lost, gained, n)):
+        assert coverage >= 0.95 - 1e-6  # outcomes of probability below 1e-9 are left out
+
+
+def test_flip_rates_have_the_correlation_they_are_asked_for():
+    gained, lost = flip_rates(0.7, 0.4, 0.3)
+    table = np.array([[0.7 - lost, lost], [gained, 1 - 0.7 - gained]])
+    assert table.sum(axis=0)[0] == pytest.approx(0.4)
+    phi = (np.linalg.det(table)) / np.sqrt(0.7 * 0.3 * 0.4 * 0.6)
+    assert phi == pytest.approx(0.3)
+    assert flip_rates(0.98, 0.1, 0.9) is None
+
+
+def test_exact_coverage_is_that_of_all_outcomes():
+    x = outcomes(20)
+    high = np.array([paired_difference(int(g), int(lost), 20).high(0.05) for g, lost, _ in x])
+    whole = multinomial.pmf(x, 20, [0.2, 0.1, 0.7])[high >= 0.1 - 1e-9].sum()
+    assert paired_coverage(0.2, 0.1, 20) == pytest.approx(whole, abs=1e-6)
+
+
 @pytest.mark.parametrize("gained,lost", [(0.0, 0.05), (0.05, 0.0), (0.05, 0.05), (0.1, 0.05), (0.02, 0.005)])
 def test_paired_upper_bounds_err_at_most_alpha_with_240_items(gained, lost):
-    # outcomes of probability below 1e-8 are left out, which can only lower the coverage
-    x = outcomes(240)
-    p = multinomial.pmf(x, 240, [gained, lost, 1 - gained - lost])
-    likely = np.flatnonzero(p > 1e-8)
-    # the bound rises with gained and falls with lost, so each column of outcomes needs only its first bound that holds
-    held = 0.0
-    for fallen in np.unique(x[likely, 1]):
-        column = likely[x[likely, 1] == fallen]
-        column = column[np.argsort(x[column, 0])]
-        low, high = 0, column.size
-        while low < high:
-            middle = (low + high) // 2
-            if paired_difference(int(x[column[middle], 0]), int(fallen), 240).high(0.05) >= gained - lost - 1e-9:
-                high = middle
-            else:
-                low = middle + 1
-        held += p[column[low:]].sum()
-    assert held >= 0.95
-    assert held < 0.999
+    assert 0.95 <= paired_coverage(gained, lost, 240) < 0.999
 
 
 def test_shares_err_at_most_alpha():
@@ -85,17 +94,20 @@ def test_bounded_means_err_at_most_alpha(draw, truth, monkeypatch):
         assert np.mean([high >= truth for _, high in bounds]) > 0.85
 
 
-@pytest.mark.parametrize(
-    "draw,truth,least",
-    [
-        pytest.param(lambda rng, n: rng.normal(-5, 3, n), -5.0, 0.94, id="normal"),
-        pytest.param(lambda rng, n: -rng.exponential(size=n), -1.0, 0.92, id="skewed"),
-        pytest.param(lambda rng, n: rng.standard_t(3, n), 0.0, 0.94, id="heavy-tailed"),
-    ],
-)
-def test_unbounded_means_err_about_alpha(draw, truth, least):
-    # 4000 runs of 30 values at a nominal 95 %: standard error 0.35 points
-    rng = np.random.default_rng(13)
-    bounds = [mean(draw(rng, 30)).bounds(0.05) for _ in range(4000)]
-    for held in (np.mean([low <= truth for low, _ in bounds]), np.mean([high >= truth for _, high in bounds])):
-        assert least < held < 0.99
+@pytest.mark.parametrize("n", [20, 60, 200])
+@pytest.mark.parametrize("kind", ["normal", "t, 3 degrees of freedom", "exponential", "a tenth lies 10 sd lower"])
+def test_unbounded_means_err_about_alpha(kind, n):
+    # 1500 runs at a nominal 95 %: standard error 0.56 points, so 0.935 is three below 0.952, the least that was
+    # measured (docs/statistics.md); with 20 values, an eighth of the samples hold none of the large drops
+    draw, truth = MEANS[kind]
+    low, high = ours_many(draw(np.random.default_rng(n), (1500, n)), 0.05)
+    least = 0.85 if (kind, n) == ("a tenth lies 10 sd lower", 20) else 0.935
+    for held in (np.mean(low <= truth), np.mean(high >= truth)):
+        assert least < held < 0.999
+
+
+def test_no_large_drop_seen_is_no_proof_that_there_is_none():
+    # what the docs say of small samples: of 20 pairs of which a fiftieth lost 20 deviations, most hold no such pair
+    draw, truth = MEANS["a fiftieth lies 20 sd lower"]
+    low, _ = ours_many(draw(np.random.default_rng(0), (500, 20)), 0.05)
+    assert np.mean(low <= truth) < 0.85
