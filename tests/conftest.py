@@ -1,7 +1,13 @@
 """Fixtures of all tests."""
 
-import pandas  # noqa: F401 - before `pytester`, which takes out what is imported after it: pandas cannot come twice
+import io
+
+import pandas
 import pytest
+
+# `pytester` takes out of sys.modules what was imported while it ran, and what pandas imports for its first Parquet file
+# cannot be imported twice.
+pandas.DataFrame({"a": [1]}).to_parquet(io.BytesIO())
 
 
 @pytest.fixture
