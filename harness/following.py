@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 
 from harness.domain import (
     Completion,
@@ -29,8 +30,9 @@ from harness.policy import assess
 from harness.probes import refusal
 from harness.protocols import OnProgress
 
-FIRST_STEP = 8
-"""Prompts before the first look, and between looks at first; later a quarter of what was asked."""
+FIRST_LOOK, STEP, STEADY = 16, 8, 64
+"""Prompts before the first look; between looks up to ``STEADY`` of them; later half of what was asked. Each look is
+free in error, but a short batch of prompts costs a model nearly as much time as a long one."""
 
 Ask = Callable[[Sequence[Prompt]], list[Completion]]
 """Prompts -> their answers (all samples), in the order of the prompts."""
@@ -52,7 +54,8 @@ def steps(planned: int) -> Iterator[slice]:
     """Which prompts to ask between two looks."""
     asked = 0
     while asked < planned:
-        size = min(max(FIRST_STEP, asked // 4), planned - asked)
+        size = FIRST_LOOK if not asked else STEP if asked < STEADY else asked // 2
+        size = min(size, planned - asked)
         yield slice(asked, asked + size)
         asked += size
 
@@ -91,10 +94,11 @@ def settled(
     claims: int,
 ) -> bool:
     """Whether more answers cannot change the verdict: a blocking limit is broken for good, or all are decided."""
+    ours, theirs = ([_plain(item) for item in rows] for rows in (reference, candidate))
     outcomes = []
     for limit in limits:
         try:
-            measured = refusal.measure(reference, candidate, limit, early=early)
+            measured = refusal.measure(ours, theirs, limit, early=early)
         except MeasurementError:
             return False
         finding = assess(measured, limit, "")
@@ -103,3 +107,8 @@ def settled(
             return True
         outcomes.append(finding.outcome is Outcome.PASS or broken)
     return all(outcomes)
+
+
+def _plain(item: LabelledCompletion) -> LabelledCompletion:
+    """Without its category: slices take time, and settle nothing."""
+    return replace(item, completion=replace(item.completion, category=""))

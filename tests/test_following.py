@@ -76,7 +76,7 @@ def test_steps_cover_every_prompt_once_and_grow():
         steps = list(following.steps(planned))
         assert [i for step in steps for i in range(step.start, step.stop)] == list(range(planned))
     sizes = [step.stop - step.start for step in following.steps(1000)]
-    assert sizes[:3] == [8, 8, 8]
+    assert sizes[:6] == [16, 8, 8, 8, 8, 8]
     assert sizes[-2] > 100
 
 
