@@ -14,6 +14,7 @@ too much: n = discordance ((z_alpha + z_power)/change)² (Connor, Biometrics 43,
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 from typing import Literal
 
 import numpy as np
@@ -154,6 +155,7 @@ def _likely(n: int, lost: float) -> tuple[int, int]:
     return int(binom.ppf(LEFT_OUT, n, lost)), int(binom.isf(LEFT_OUT, n, lost))
 
 
+@lru_cache(maxsize=128)  # limits with the same bound ask the same
 def _edges(n: int, margin: float, alpha: float, claim: Claim, first: int, last: int) -> Floats:
     """[last + 1 - first] for each number of lost prompts: the fewest gained ones that put the bound above the margin.
 
