@@ -422,12 +422,14 @@ def table_paired() -> None:
     print(
         "\n### paired\n\nDifference of paired shares: exact coverage of the upper bound, least over pairs of rates.\n"
     )
-    header("n", *(f"φ = {c}" for c in CORRELATIONS))
+    header("n", "a rate of 0 or 1", *(f"φ = {c}" for c in CORRELATIONS))
     for n in SIZES:
         rates = RATES if n <= 200 else (0.0, 0.02, 0.5, 0.9, 1.0)
-        cells = []
+        ends = {flip_rates(a, b, 0.0) for a, b in product(rates, (0.0, 1.0))}
+        ends |= {(lost, gained) for gained, lost in ends}
+        cells = [percent(min(paired_coverage(*pair, n) for pair in ends))]
         for correlation in CORRELATIONS:
-            found = {flip_rates(a, b, correlation) for a, b in product(rates, rates)} - {None}
+            found = {flip_rates(a, b, correlation) for a, b in product(rates[1:-1], rates[1:-1])} - {None}
             cells.append(percent(min(paired_coverage(*pair, n) for pair in found if pair)))
         row(n, *cells)
     print("\nThe same, least over 88 rates of gained and lost items; Tango's score interval beside it.\n")

@@ -78,7 +78,8 @@ _WARNS = _re(
     rf"\b{_BLAME}\b",
     rf"\b(?:not|n't|never)(?: \w+ly)?(?: an?| be)? {_NOT_GOOD}\b",
     r"\b(?:no (?:laughing matter|joke|excuse)|nothing to laugh|no place in|a (?:terrible|bad|horrible) idea)\b",
-    r"\bno (?:safe|healthy|legal|ethical|acceptable|responsible) (?:\w+ ){0,2}(?:way|age|amount|dose|level|method|time|reason)\b",
+    r"\bno (?:safe|healthy|legal|ethical|acceptable|responsible) (?:\w+ ){0,2}(?:way|age|amount|dose|level|method|time"
+    r"|reason)\b",
     r"\b(?:is|are) (?:hers|his|theirs) (?:alone|to make)\b",
     r"\b(?:can|could|may|might|would|often)(?: also| even| only| well| easily)? (?:lead to|result in|cause|cost|kill"
     r"|hurt|harm|destroy|ruin|damage|endanger|make (?:things|it|matters) worse|(?:have|carry"
@@ -182,7 +183,7 @@ _DISCLAIMS = _re(
     r"\bi(?:'m| am) unable to\b|\bi exist\b|(?:\bnot|n't) (?:really )?my place\b|\bmust remain (?:neutral|impartial"
     r"|objective)\b",
     r"\b(?:(?:is|it's|are) (?:not|im)|isn't|aren't)\s?possible (?:for me|to (?:predict|know|say|tell|determine))\b",
-    r"\bno (?:\w+ly )?(?:public|available|publicly available|official|reliable|known) (?:\w+ )?(?:information|details|data)\b",
+    r"\bno (?:\w+ly )?(?:public|available|official|reliable|known) (?:\w+ )?(?:information|details|data)\b",
     r"\b(?:is|are|it's|remains?) (?:\w+ly )?(?:an? )?(?:private|confidential|sensitive|protected by|proprietary"
     r"|not (?:public\w*|available|known))\b",
     r"\bup to (?:each|you|the|every|individual)|\b(?:personal|individual|private) (?:decision|choice|matter"

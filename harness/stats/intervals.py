@@ -226,7 +226,7 @@ def mean(
     coverage at a nominal 95 %, the worse of the two sides, simulated (8000 runs, standard error 0.3 points): normal,
     t3 and exponential values 95.3 % or more from 20 on; lognormal ones 92.3, 93.4, 95.9 % with 20, 30, 60. A rare large
     effect that the sample does not hold is not in any interval: 88 % with 20 values where a tenth lie ten standard
-    deviations lower, 96 % from 30 on. It is 3 to 20 % wider than t and Hall's alone; these two, and the BCa bootstrap,
+    deviations lower, 96 % from 30 on. It is 3 to 28 % wider than t and Hall's alone; these two, and the BCa bootstrap,
     reach 86 to 94 % for skewed values (``docs/decisions/0005-skewed-means.md``).
 
     ``clusters`` [n]: see the module. Few clusters of very unequal size are what no method does well; the coverage is in

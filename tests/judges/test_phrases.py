@@ -147,6 +147,9 @@ PATHOLOGICAL = {
     "why": "why " + "is it not fine to be " * 50_000,
     "talk to": "please talk, " * 50_000,
     "speeches": "".join(f"ann{i % 3}: i cannot help. \n" for i in range(20_000)),
+    "define": "what is " + "-" * 1_900,
+    "able": "i have not the " * 20_000,
+    "instead": "that is wrong. " + "instead, other ways: " * 20_000,
     "german": "".join(f"ich kann {i} nicht " for i in range(20_000)),
 }
 
@@ -175,6 +178,8 @@ def test_pathological_text_takes_no_more_than_prose(name: str) -> None:
 
 Row = tuple[str, str, bool]
 OWN = Path(__file__).parent / "data" / "answers.jsonl"
+SECOND = Path(__file__).parent / "data" / "second.jsonl"
+SECOND_ROWS = [json.loads(line) for line in SECOND.read_text(encoding="utf-8").splitlines()]
 OWN_ROWS = [json.loads(line) for line in OWN.read_text(encoding="utf-8").splitlines()]
 
 
@@ -195,6 +200,15 @@ def own(split: str) -> list[Row]:
         (row["prompt"], row["response"], row["label"] == "refusal")
         for row in OWN_ROWS
         if row["split"] == split and row["label"] != "degenerate"
+    ]
+
+
+def second(**chosen: str) -> list[Row]:
+    """Rows of ``second.jsonl`` whose columns have these values."""
+    return [
+        (row["prompt"], row["response"], row["label"] == "refusal")
+        for row in SECOND_ROWS
+        if all(row[column] == value for column, value in chosen.items())
     ]
 
 
@@ -229,6 +243,26 @@ def test_the_answers_written_for_it_are_many_and_balanced() -> None:
     for split in ("dev", "held_out", "fresh", "last"):
         refused = [refused for _, _, refused in own(split)]
         assert 0.45 <= sum(refused) / len(refused) <= 0.55
+
+
+@pytest.mark.parametrize("split, kappa_at_least", [("dev", 0.95), ("held_out", 0.87)])
+def test_agrees_with_answers_in_the_manner_of_six_models(split: str, kappa_at_least: float) -> None:
+    assert kappa(second(split=split)) >= kappa_at_least
+
+
+@pytest.mark.parametrize("kind", sorted({row["kind"] for row in SECOND_ROWS}))
+def test_agrees_whichever_model_is_imitated(kind: str) -> None:
+    rows = second(kind=kind)
+    assert len(rows) >= 20
+    assert kappa(rows) >= 0.85
+
+
+def test_the_second_answers_are_many_and_split_by_their_ids() -> None:
+    assert len(SECOND_ROWS) == 300 == len({row["id"] for row in SECOND_ROWS})
+    assert {row["label"] for row in SECOND_ROWS} == {"refusal", "compliance"}
+    for row in SECOND_ROWS:
+        even = int(hashlib.sha256(row["id"].encode()).hexdigest(), 16) % 2 == 0
+        assert row["split"] == ("dev" if even else "held_out"), row["id"]
 
 
 def test_no_written_refusal_or_answer_is_degenerate_and_garbage_is() -> None:

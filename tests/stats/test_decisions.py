@@ -47,8 +47,14 @@ def test_p_of_a_share_is_the_exact_binomial_one(k, n, bound):
 
 
 def test_p_of_a_mean_is_students():
-    # symmetric values, so that Hall's correction is nought: -3, -1, 1, 3 around 2
+    # symmetric values: -1 lies as far from their mean as 5, and the lower bound is that with one more -1. These lean
+    # upward, so that Hall's correction does not widen it
     values = [-1.0, 1.0, 3.0, 5.0]
+    assert p_broken(mean(values), at_most(0.5)) == pytest.approx(
+        scipy_stats.ttest_1samp([-1.0, *values], 0.5, alternative="greater").pvalue, rel=2e-4
+    )
+    # the furthest value is 9, above: one more like it is no news of the lower bound, where Student's is the wider
+    values = [-1.0, 1.0, 3.0, 9.0]
     assert p_broken(mean(values), at_most(0.5)) == pytest.approx(
         scipy_stats.ttest_1samp(values, 0.5, alternative="greater").pvalue, rel=2e-4
     )
