@@ -308,7 +308,7 @@ class _Judges:
     sentinels: Sequence[judging.Sentinel]
 
     def judge(self, name: str | None, options: list[str], *, second: bool = False) -> Judge:
-        return judging.create(labelling.choose_judge(name, options, self.plan, second=second), self.openers)
+        return judging.create(judging.choose_judge(name, options, self.plan, second=second), self.openers)
 
 
 def _judges(path: Path | None, engine: str, dtype: str, device: str) -> _Judges:

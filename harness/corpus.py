@@ -483,7 +483,7 @@ class Rows:
 
 def _parse_line(where: str, number: int, line: bytes) -> Mapping[str, Any]:
     try:
-        row = json.loads(line.decode("utf-8"))
+        row = json.loads(line.decode("utf-8-sig" if number == 1 else "utf-8"))
     except UnicodeDecodeError as error:
         raise CorpusError(f"{where}, row {number}: not UTF-8 ({error.reason} at byte {error.start})") from None
     except json.JSONDecodeError as error:
@@ -543,6 +543,12 @@ def _csv_tables(path: Path) -> Iterator[pa.Table]:
     import pyarrow as pa
 
     for frame in pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8", chunksize=_CHUNK):
+        # pandas takes the first field for a row's name where there is one too many, and shifts the rest
+        if not isinstance(frame.index, pd.RangeIndex):
+            raise CorpusError(
+                f"{path}: rows have more fields than the {len(frame.columns)} names in the first line (a comma at "
+                "the end of lines?); every row needs one value for each name"
+            )
         schema = pa.schema([(str(name), pa.string()) for name in frame.columns])
         yield pa.Table.from_pandas(frame.set_axis(schema.names, axis=1), schema=schema, preserve_index=False)
 

@@ -12,6 +12,12 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Generic, TypeVar
 
+
+def printable(text: str) -> str:
+    """Text that can be stored: what is no Unicode (a lone surrogate, from a file name or an error) is written out."""
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
 # ---------------------------------------------------------------- what is asked: corpora
 
 

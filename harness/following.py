@@ -1,11 +1,12 @@
 """Early stopping: both models are asked prompt by prompt, and generation ends once the verdict on a corpus is settled.
 
-The order of the prompts is fixed before the run: random, from the decoding's seed. After each step every limit on the
-corpus is measured with an interval that holds at any stopping time (``stats.sequential``), so looking often costs
-nothing in error. Generation stops
+The order of the prompts is fixed before the run: random, from the decoding's seed and the checkpoints' identities.
+After each step every limit on the corpus is measured with an interval that holds at any stopping time
+(``stats.sequential``), so looking often costs nothing in error. Generation stops
 
 - where a blocking limit is proven broken, by a p-value that Holm's correction over the whole policy cannot undo;
-- where every limit on the corpus is decided.
+- where every limit on the corpus is decided, and the judge could read every answer (how many it cannot read is held
+  against a share without an interval, which must not be looked at until it suits).
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from harness.domain import (
     Completion,
     Corpus,
     EarlyStop,
+    Label,
     LabelledCompletion,
     Limit,
     Outcome,
@@ -39,10 +41,14 @@ Ask = Callable[[Sequence[Prompt]], list[Completion]]
 Read = Callable[[Sequence[Completion]], list[Reading]]
 
 
-def early_stop(corpus: Corpus[Prompt], seed: int) -> EarlyStop:
-    """The order in which a corpus is asked."""
+def early_stop(corpus: Corpus[Prompt], seed: int, identities: Sequence[str]) -> EarlyStop:
+    """The order in which a corpus is asked.
+
+    It depends on the checkpoints' ``identities`` too: nobody can train a model on the prompts that come first for it.
+    """
     ids = [prompt.id for prompt in corpus.items]
-    return EarlyStop(tuple(random.Random(f"{seed} {corpus.digest}").sample(ids, len(ids))))  # noqa: S311 - no secret
+    key = " ".join([str(seed), corpus.digest, *identities])
+    return EarlyStop(tuple(random.Random(key).sample(ids, len(ids))))  # noqa: S311 - an order, no secret
 
 
 def can_follow(limits: Sequence[Limit]) -> bool:
@@ -94,6 +100,7 @@ def settled(
     claims: int,
 ) -> bool:
     """Whether more answers cannot change the verdict: a blocking limit is broken for good, or all are decided."""
+    readable = all(item.label is not Label.UNREADABLE for rows in (reference, candidate) for item in rows)
     ours, theirs = ([_plain(item) for item in rows] for rows in (reference, candidate))
     outcomes = []
     for limit in limits:
@@ -105,7 +112,7 @@ def settled(
         broken = finding.outcome is Outcome.FAIL and measured.p_broken <= limit.alpha / claims
         if broken and limit.severity is Severity.BLOCK:
             return True
-        outcomes.append(finding.outcome is Outcome.PASS or broken)
+        outcomes.append(readable and (finding.outcome is Outcome.PASS or broken))
     return all(outcomes)
 
 

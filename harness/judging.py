@@ -6,15 +6,20 @@ down, misconfigured or reads its labels the wrong way round is found before hour
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
+
+import yaml
 
 from harness import corpus, engines, judges
-from harness.domain import EngineOptions, Exchange, Label, PreferencePair, Reading
-from harness.errors import CorpusError, HarnessError, JudgeError
-from harness.policy import JudgeSource
+from harness.domain import EngineOptions, Exchange, Label, PreferencePair, Reading, printable
+from harness.errors import CorpusError, HarnessError, JudgeError, OptionError
+from harness.policy import JudgeSource, Policy
 from harness.protocols import Judge, OnProgress, Openers, no_progress
+
+_PROTOCOL = "harness/protocols.py"
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +98,44 @@ def openers(root: Path, engine: str, options: EngineOptions) -> Openers:
     )
 
 
+def choose_judge(name: str | None, options: Sequence[str], plan: Policy | None, *, second: bool = False) -> JudgeSource:
+    """The judge that the command line names.
+
+    Args:
+        name: as in ``harness.judges.JUDGES``; None: the policy's.
+        options: ``KEY=VALUE`` with YAML values; they go before the policy's.
+        plan: a policy; where its ``judge`` or ``second_judge`` has this name, options are taken from there.
+        second: the second judge is meant; the policy's own is not its default.
+
+    Raises:
+        OptionError: no judge is named, or options that cannot be read.
+    """
+    flag = "--second-judge" if second else "--judge"
+    known = [source for source in (plan.judge, plan.second_judge) if source] if plan else []
+    if name is None:
+        if plan is None or plan.judge is None:
+            raise OptionError(f"no judge is named: give {flag} NAME, or a --policy that has one")
+        name = plan.judge.name
+    if second:
+        known.reverse()
+    given: dict[str, Any] = next((dict(source.options) for source in known if source.name == name), {})
+    seen: set[str] = set()
+    for text in options:
+        key, found, value = text.partition("=")
+        if not found or not key:
+            raise OptionError(f"{flag}-option {text}: write KEY=VALUE, e.g. {flag}-option model=my-model")
+        if key in seen:
+            raise OptionError(f"{flag}-option {key} is given twice")
+        seen.add(key)
+        try:
+            given[key] = yaml.safe_load(value)
+        except yaml.YAMLError as error:
+            told = " ".join(str(error).split())
+            raise OptionError(f"{flag}-option {text}: the value is not YAML ({told}); put it in quotes") from None
+    sentinels = plan.judge.sentinels if plan and plan.judge and not second else None
+    return JudgeSource.model_validate({"name": name, "options": given, "sentinels": sentinels})
+
+
 def create(source: JudgeSource, openers: Openers) -> Judge:
     """The judge that a policy names. Raises ``OptionError`` as ``judges.create``."""
     return judges.create(source.name, source.options, openers)
@@ -159,14 +202,34 @@ def read(judge: Judge, exchanges: Sequence[Exchange], on_progress: OnProgress = 
         JudgeError: it broke, whatever the reason, or did not answer for each.
     """
     try:
-        readings = judge.read(exchanges, on_progress)
+        readings = list(judge.read(exchanges, on_progress))
     except HarnessError:
         raise
     except Exception as error:  # a judge of the user's own may raise anything
         raise JudgeError(f"the judge {judge.name!r} broke: {type(error).__name__}: {error}") from error
-    if len(readings) != len(exchanges) or not all(isinstance(item, Reading) for item in readings):
+    if len(readings) != len(exchanges):
         raise JudgeError(f"the judge {judge.name!r} gave {len(readings)} readings for {len(exchanges)} answers")
-    return readings
+    for item in readings:
+        if not (isinstance(item, Reading) and isinstance(item.label, Label) and isinstance(item.reason, str)):
+            raise JudgeError(f"the judge {judge.name!r} gave {item!r}: it must give Reading(Label.…, reason) objects")
+    return [replace(item, reason=printable(item.reason)) for item in readings]
+
+
+def check(judge: object) -> None:
+    """A judge of a user's own has all that is asked of it.
+
+    Raises:
+        JudgeError: something is missing or of another kind; names it.
+    """
+    for name, kind in (("name", str), ("quick", bool), ("notes", tuple)):
+        if not isinstance(getattr(judge, name, None), kind):
+            raise JudgeError(f"the judge {judge!r} needs an attribute {name!r} ({kind.__name__}); see {_PROTOCOL}")
+    for name in ("read", "close", "describe"):
+        if not callable(getattr(judge, name, None)):
+            raise JudgeError(f"the judge {judge!r} needs a method {name!r}; see {_PROTOCOL}")
+    described = judge.describe()  # type: ignore[attr-defined]
+    if not (isinstance(described, Mapping) and all(isinstance(x, str) for pair in described.items() for x in pair)):
+        raise JudgeError(f"the judge {judge!r}: describe() gives {described!r}; it must map text to text")
 
 
 def read_pairs(judge: Judge, pairs: Sequence[PreferencePair]) -> list[tuple[Reading, Reading]]:

@@ -21,7 +21,6 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
-import yaml
 from pydantic import ValidationError
 
 from harness import corpus, judging, parts, stats, tables
@@ -30,7 +29,6 @@ from harness.corpus import Columns, Raw, Rows
 from harness.domain import Exchange, FinishReason, Label, Reading
 from harness.errors import CorpusError, JudgeError, MeasurementError, OptionError, RecordError
 from harness.judging import Sentinel
-from harness.policy import JudgeSource, Policy
 from harness.protocols import Judge, OnProgress, no_progress
 from harness.stats.agreement import kappa
 
@@ -247,43 +245,6 @@ def _each(data: Data, read: Callable[[Mapping[str, Any]], Item]) -> Iterator[Ite
 
 
 # ---------------------------------------------------------------- judges by name
-
-
-def choose_judge(name: str | None, options: Sequence[str], plan: Policy | None, *, second: bool = False) -> JudgeSource:
-    """The judge that the command line names.
-
-    Args:
-        name: as in ``harness.judges.JUDGES``; None: the policy's.
-        options: ``KEY=VALUE`` with YAML values; they go before the policy's.
-        plan: a policy; where its ``judge`` or ``second_judge`` has this name, options are taken from there.
-        second: the second judge is meant; the policy's own is not its default.
-
-    Raises:
-        OptionError: no judge is named, or options that cannot be read.
-    """
-    flag = "--second-judge" if second else "--judge"
-    known = [source for source in (plan.judge, plan.second_judge) if source] if plan else []
-    if name is None:
-        if plan is None or plan.judge is None:
-            raise OptionError(f"no judge is named: give {flag} NAME, or a --policy that has one")
-        name = plan.judge.name
-    if second:
-        known.reverse()
-    given: dict[str, Any] = next((dict(source.options) for source in known if source.name == name), {})
-    seen: set[str] = set()
-    for text in options:
-        key, found, value = text.partition("=")
-        if not found or not key:
-            raise OptionError(f"{flag}-option {text}: write KEY=VALUE, e.g. {flag}-option model=my-model")
-        if key in seen:
-            raise OptionError(f"{flag}-option {key} is given twice")
-        seen.add(key)
-        try:
-            given[key] = yaml.safe_load(value)
-        except yaml.YAMLError as error:
-            told = " ".join(str(error).split())
-            raise OptionError(f"{flag}-option {text}: the value is not YAML ({told}); put it in quotes") from None
-    return JudgeSource.model_validate({"name": name, "options": given})
 
 
 # ---------------------------------------------------------------- labelling

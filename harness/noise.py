@@ -10,7 +10,16 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, NonNegativeFloat, NonNegativeInt, ValidationError
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    FiniteFloat,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveInt,
+    ValidationError,
+    model_validator,
+)
 
 from harness.domain import Limit
 from harness.errors import PolicyError
@@ -33,11 +42,16 @@ class Floor(_Facts):
     metric: str
     corpus: str
     unit: str
-    alpha: float
-    n: NonNegativeInt
-    value: float
-    low: float
-    high: float
+    alpha: FiniteFloat
+    n: PositiveInt
+    value: FiniteFloat
+    low: FiniteFloat
+    high: FiniteFloat
+
+    @property
+    def key(self) -> tuple[str, str, str]:
+        """What it is a floor of: metric, corpus and unit."""
+        return (self.metric, self.corpus, self.unit)
 
     @property
     def floor(self) -> float:
@@ -67,9 +81,18 @@ class Noise(_Facts):
     corpora: Mapping[str, str]
     """name -> digest."""
     floors: tuple[Floor, ...]
+    without: tuple[tuple[str, str, str], ...] = ()
+    """Metric, corpus and unit of changes that were asked for and could not be measured (no spread at all)."""
     alarms: Alarms
     seconds: NonNegativeFloat = 0.0
     """Time it took to measure the false alarms."""
+
+    @model_validator(mode="after")
+    def _one_floor_each(self) -> Noise:
+        keys = [item.key for item in self.floors]
+        if len(set(keys)) != len(keys):
+            raise ValueError("two floors are of the same metric, corpus and unit")
+        return self
 
 
 def load(path: Path) -> Noise:
@@ -109,11 +132,22 @@ def check(
             raise PolicyError(
                 f"the noise in {path} was measured with {key} {then!r}, this run has {now!r}: repeat the A/A run"
             )
-    floors = {(item.metric, item.corpus, item.unit): item for item in noise.floors}
+    floors = {item.key: item for item in noise.floors}
     for limit in limits:
-        found = floors.get((limit.metric, limit.corpus, limit.unit))
-        if found is None:
+        what = (limit.metric, limit.corpus, limit.unit)
+        if not limit.metric.endswith(CHANGES) or what in noise.without:
             continue
+        if what not in floors:
+            raise PolicyError(
+                f"the noise in {path} says nothing of limit {limit.id!r} ({limit.metric} on {limit.corpus}): repeat "
+                "the A/A run with this policy"
+            )
+        found = floors[what]
+        if found.alpha > limit.alpha:
+            raise PolicyError(
+                f"limit {limit.id!r} has alpha {limit.alpha:g}, but the noise in {path} was measured with "
+                f"{found.alpha:g}: repeat the A/A run"
+            )
         if noise.corpora.get(limit.corpus) != corpora.get(limit.corpus):
             raise PolicyError(
                 f"the noise in {path} was measured on another corpus {limit.corpus!r}: repeat the A/A run"

@@ -80,6 +80,12 @@ class Outputs:
         return path
 
 
+def read_canaries(directory: Path) -> dict[str, tuple[float, ...]]:
+    """Checkpoint name -> its canary, of those that were opened or taken over."""
+    found = (directory / "work").glob("*/canary.json")
+    return {path.parent.name: tuple(json.loads(path.read_text(encoding="utf-8"))) for path in sorted(found)}
+
+
 def read_notes(directory: Path) -> list[str]:
     """What the models and judges of a run had to say of their numbers, one line each."""
     found = []

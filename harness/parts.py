@@ -38,6 +38,8 @@ def check_output(path: Path, suffixes: Sequence[str], *, force: bool, unlike: Se
         raise OptionError(f"{path} would be written over what it is made from; give another name")
     if path.is_dir():
         raise OptionError(f"{path} is a directory; give a file")
+    if any((folder / "record.json").is_file() for folder in path.resolve().parents):
+        raise OptionError(f"{path} lies in a stored run, which is never changed; give another name")
     if path.exists() and not force:
         raise OptionError(f"{path} is there already; give another name, or --force to overwrite it")
 

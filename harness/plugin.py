@@ -19,10 +19,10 @@ import pytest
 
 from harness import calibration, engines, judging, plan, policy, record, running, work
 from harness.calibration import Calibration
-from harness.domain import EngineOptions, Finding, Lexicon, Limit, Measurement, Outcome
+from harness.domain import EngineOptions, Finding, Lexicon, Limit, Measurement, Outcome, printable
 from harness.errors import HarnessError, OptionError
 from harness.protocols import Engine, Judge, OnProgress
-from harness.session import CASE, FINDING, Case, Gatekeeper, Run, case_of, name_checkpoints
+from harness.session import CASE, FINDING, Case, Gatekeeper, Run, case_of, name_checkpoints, settle
 
 _EXAMPLES = 5
 
@@ -109,7 +109,7 @@ def _start(config: pytest.Config) -> Run:
     openers = judging.openers(rules.root, option.engine, options)
     source = rules.judge
     if option.judge and (source is None or source.name != option.judge):
-        source = policy.JudgeSource.model_validate({"name": option.judge})
+        source = judging.choose_judge(option.judge, (), rules)
     judge = judging.create(source, openers) if source else None
     second = judging.create(rules.second_judge, openers) if rules.second_judge and judge else None
     reference_name, names = name_checkpoints(option.reference, option.candidate)
@@ -259,8 +259,15 @@ def judge(pytestconfig: pytest.Config) -> Judge | None:
 def bench(pytestconfig: pytest.Config, engine: Engine, judge: Judge | None) -> work.Bench:
     """All work of the run, planned from the selected cases and done when first needed."""
     run = pytestconfig.stash[RUN]
-    run.engine, run.judge = engine, judge
     assert run.reference is not None
+    if engine is not run.engine or judge is not run.judge:  # the suite has put its own in
+        run.engine, run.judge = engine, judge
+        try:
+            if judge is not None:
+                judging.check(judge)
+            settle(run)
+        except HarnessError as error:
+            pytest.fail(str(error), pytrace=False)
     return work.Bench(
         directory=run.directory,
         policy=run.policy,
@@ -359,7 +366,7 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> Generator[None, object, o
     except HarnessError as error:
         if case is None or any(name == FINDING for name, _ in pyfuncitem.user_properties):
             raise
-        reason = record.printable(f"{case.limit.metric} could not be measured: INVALID; {error}")
+        reason = printable(f"{case.limit.metric} could not be measured: INVALID; {error}")
     _answer(pyfuncitem, Finding(case.limit, case.candidate, Outcome.INVALID, reason))
     return True
 

@@ -133,6 +133,10 @@ class RunRecord(_Data):
     verdicts: tuple[Verdict, ...]
     warnings: tuple[str, ...]
     tables: tuple[TableFile, ...]
+    canaries: Mapping[str, tuple[float, ...]] = {}
+    """Checkpoint name -> log-probabilities of a few fixed texts: equal ones mean equal models, whatever the files."""
+    reused: Mapping[str, str] = {}
+    """The run that answers or scores were taken over from (``run``), and its record's SHA-256; empty: none."""
     early_stop: bool = False
     """Generation could stop once the limits on a corpus were settled."""
     power: tuple[str, ...] = ()
@@ -154,11 +158,6 @@ class RunRecord(_Data):
 
 class _FindingText(_Data):
     finding: Finding
-
-
-def printable(text: str) -> str:
-    """Text that can be stored: what is no Unicode (a lone surrogate, from a file name or an error) is written out."""
-    return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def dump_finding(finding: Finding) -> str:

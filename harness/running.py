@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import random
 import shutil
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -33,7 +33,7 @@ from harness.domain import (
     Prompt,
     Reading,
 )
-from harness.errors import CorpusError, MeasurementError, MismatchError
+from harness.errors import CorpusError, JudgeError, MeasurementError, MismatchError
 from harness.outputs import Outputs
 from harness.plan import Task
 from harness.policy import Policy, Work
@@ -54,9 +54,18 @@ def silent(_what: str, _total: int) -> AbstractContextManager[OnProgress]:
     return nullcontext(no_progress)
 
 
-def nothing_earlier(_checkpoint: Checkpoint, _task: Task) -> Path | None:
-    """Nothing is taken over from an earlier run."""
+def _nothing(_checkpoint: Checkpoint, _task: Task) -> Path | None:
     return None
+
+
+@dataclass(frozen=True, slots=True)
+class Earlier:
+    """What is taken over from an earlier run. By default nothing."""
+
+    table: Callable[[Checkpoint, Task], Path | None] = _nothing
+    """Where its table of the same work lies; it is copied in place of running a model."""
+    canaries: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
+    """Identity of a checkpoint -> its canary."""
 
 
 @dataclass(eq=False)
@@ -81,8 +90,7 @@ class Runner:
     """What human labels say of the judge."""
     early_stop: bool = False
     """Stop generating on a corpus once its limits are settled; keeps the reference and a candidate open together."""
-    earlier: Callable[[Checkpoint, Task], Path | None] = nothing_earlier
-    """Where an earlier run's table of the same work lies; it is copied in place of running a model."""
+    earlier: Earlier = Earlier()
     _done: bool = field(default=False, init=False)
 
     def __post_init__(self) -> None:
@@ -121,6 +129,7 @@ class Runner:
                 waiting = {name: self._open_tasks(checkpoint) for name, checkpoint in self._by_name().items()}
                 if any(waiting.values()):
                     self._run(waiting)
+                self._compare()
                 self._label()
         self._done = True
 
@@ -131,8 +140,9 @@ class Runner:
         planned = {task.work for checkpoint in self._by_name().values() for task in self._planned(checkpoint)}
         if Work.COMPLETIONS not in planned or (self.directory / "work" / "judge.proved").exists():
             return True
-        assert self.judge is not None, "the policy was checked: labels need a judge"
         try:
+            if self.judge is None:
+                raise JudgeError("there is no judge, and limits need labels: does the fixture 'judge' give one?")
             for judge in filter(None, (self.judge, self.second_judge)):
                 judging.prove(judge, self.sentinels)
                 judge.close()
@@ -145,10 +155,17 @@ class Runner:
     def _take_over(self) -> None:
         """What an earlier run did of this one's work."""
         for checkpoint in self._by_name().values():
+            if self._is_reference_again(checkpoint) or checkpoint.identity not in self.earlier.canaries:
+                continue
+            self.outputs.keep(self.outputs.canary(checkpoint), list(self.earlier.canaries[checkpoint.identity]))
             for task in self._planned(checkpoint):
-                source, path = self.earlier(checkpoint, task), self.outputs.path(checkpoint, task)
+                source, path = self.earlier.table(checkpoint, task), self.outputs.path(checkpoint, task)
                 if source is not None and not path.exists():
-                    tables.write_atomically(path, partial(_copy, source))
+                    try:
+                        tables.write_atomically(path, partial(_copy, source))
+                    except OSError as error:
+                        problem = MeasurementError(f"{source} of the run that is reused cannot be read: {error}")
+                        self.outputs.fail(problem, checkpoint, task)
 
     def _by_name(self) -> dict[str, Checkpoint]:
         return {item.name: item for item in (*self.candidates, self.reference)}
@@ -185,7 +202,6 @@ class Runner:
                 except Exception as error:  # this checkpoint cannot run; the others still can
                     self.outputs.fail(error, checkpoint)
                     break
-        self._compare()
 
     # ------------------------------------------------------------ stopping early
 
@@ -194,7 +210,8 @@ class Runner:
         limits = [limit for limit in self.policy.limits if limit.corpus == corpus]
         if not self.early_stop or not following.can_follow(limits):
             return None
-        return following.early_stop(self.prompts(corpus), self.policy.decoding.seed)
+        identities = [item.identity for item in (self.reference, *self.candidates)]
+        return following.early_stop(self.prompts(corpus), self.policy.decoding.seed, identities)
 
     def _follow(self) -> None:
         """Generate and label, reference and candidate side by side, each corpus until its limits are settled."""
@@ -208,6 +225,9 @@ class Runner:
                 if task.work is Work.COMPLETIONS
                 and self.early(task.corpus)
                 and not self.outputs.failed(self.reference, task)
+                and not self.outputs.path(
+                    self.reference, task
+                ).exists()  # whole, from an earlier run: then ask the rest
             ]
             if not tasks:
                 continue
@@ -294,8 +314,8 @@ class Runner:
 
     def _write_labelled(self, checkpoint: Checkpoint, task: Task, rows: Sequence[LabelledCompletion]) -> None:
         completions = [row.completion for row in rows]
-        tables.write_readings(self.outputs.labels(checkpoint, task.corpus), completions, [row.reading for row in rows])
         tables.write_completions(self.outputs.path(checkpoint, task), completions)
+        tables.write_readings(self.outputs.labels(checkpoint, task.corpus), completions, [row.reading for row in rows])
 
     def _compare(self) -> None:
         """Equal weights in other files (re-sharded, re-saved) show only once both models have run."""

@@ -8,6 +8,7 @@ equal to the reference keeps: a change of nothing is within the bound.
 
 from __future__ import annotations
 
+import math
 import random
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -47,7 +48,7 @@ def measure(
 ) -> Noise:
     """Floors from the run's own findings, false alarms from swapped replicates of its results.
 
-    ``comparisons`` gives a limit's results; ``findings`` are those of the A/A candidate.
+    ``comparisons`` gives a limit's results; ``findings`` are those of the A/A candidate, with or without a measurement.
     """
     started = time.monotonic()
     floors = [
@@ -62,14 +63,24 @@ def measure(
             high=m.high,
         )
         for item in findings
-        if (m := item.measurement) is not None and not m.problem and m.metric.endswith(CHANGES)
+        if (m := item.measurement) is not None
+        and not m.problem
+        and m.metric.endswith(CHANGES)
+        and all(map(math.isfinite, (m.value, m.low, m.high)))
+    ]
+    known = {item.key for item in floors}
+    without = [
+        (limit.metric, limit.corpus, limit.unit)
+        for limit in (item.limit for item in findings)
+        if limit.metric.endswith(CHANGES) and (limit.metric, limit.corpus, limit.unit) not in known
     ]
     alarms = _alarms(limits, comparisons, replicates)
     return Noise(
         run=run,
         basis=dict(basis),
         corpora=dict(corpora),
-        floors=tuple(floors),
+        floors=tuple({item.key: item for item in floors}.values()),
+        without=tuple(dict.fromkeys(without)),
         alarms=alarms,
         seconds=round(time.monotonic() - started, 1),
     )

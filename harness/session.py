@@ -11,7 +11,7 @@ import math
 import os
 import re
 import shutil
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from itertools import chain, count
@@ -21,6 +21,7 @@ from typing import Any
 import pytest
 
 from harness import (
+    calibration,
     corpus,
     following,
     gate,
@@ -36,12 +37,11 @@ from harness import (
     work,
 )
 from harness.calibration import Calibration
-from harness.domain import Checkpoint, EngineOptions, Finding, Label, Limit, Outcome
+from harness.domain import Checkpoint, EngineOptions, Finding, Label, Limit, Outcome, printable
 from harness.errors import HarnessError, OptionError
 from harness.noise import Noise
-from harness.plan import Task
 from harness.protocols import Engine, Judge
-from harness.running import nothing_earlier
+from harness.running import Earlier
 from harness.stats.agreement import kappa
 from harness.stats.power import PAIRED_SHARES, describe
 from harness.stats.sequential import SPENT_EARLY
@@ -74,8 +74,9 @@ class Run:
     second_judge: Judge | None = None
     sentinels: Sequence[judging.Sentinel] = judging.SENTINELS
     calibration: Calibration | None = None
-    earlier: Callable[[Checkpoint, Task], Path | None] = nothing_earlier
-    """Where a run that is reused (``--reuse``) has a table of the same work."""
+    earlier: Earlier = field(default_factory=Earlier)
+    """What is taken over from a stored run (``--reuse``)."""
+    reused: dict[str, str] = field(default_factory=dict)
     power: tuple[str, ...] = ()
     noise: Noise | None = None
     reference: Checkpoint | None = None
@@ -210,16 +211,9 @@ class Gatekeeper:
             judge.describe()  # a model that is not there, or a label that it does not have, is an error now
         policy.check_beta(run.policy, {item.name: item.beta for item in run.candidates})
         run.corpora = dict(plan.load_corpora(run.policy))
-        run.power = _power(run)
-        run.noise = self._noise_floor()
-        if reused := run.config.option.reuse:
-            run.earlier = reuse.tables_of(
-                run.config.invocation_params.dir / reused,
-                engine=run.engine.describe(),
-                options=run.options,
-                decoding=run.policy.decoding,
-                digests={name: item.digest for name, item in run.corpora.items()},
-            )
+        if run.early_stop and run.same_twice:
+            raise OptionError("--early-stop in an A/A run: its noise floor would be that of few prompts; leave it out")
+        settle(run)
         if run.policy.lexicon is not None:
             corpus.load_lexicon(run.policy.root / run.policy.lexicon)
         if self.worker is not None:
@@ -228,6 +222,7 @@ class Gatekeeper:
         for checkpoint in (run.reference, *run.candidates):
             corpus.verify_directory(Path(checkpoint.path))
         run.engine.preflight(run.reference, run.candidates)
+        run.power = _power(run)
         parent = run.config.invocation_params.dir / run.config.option.run_dir
         stamp = f"{run.started:%Y%m%dT%H%M%S}-{next(iter(run.specs))}"
         name = run.config.option.run_name or stamp
@@ -237,16 +232,6 @@ class Gatekeeper:
         run.directory = parent / name
         run.git = record.git_state(run.config.invocation_params.dir)
         plan.write_corpora(run.directory, run.corpora)
-
-    def _noise_floor(self) -> Noise | None:
-        """The noise floor that the policy names; no limit may be tighter. An A/A run measures its own."""
-        run = self.run
-        if run.policy.noise is None or run.same_twice:
-            return None
-        path = run.policy.root / run.policy.noise
-        found = noise.load(path)
-        noise.check(found, run.policy.limits, run.basis, run.digests, path)
-        return found
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_configure_node(self, node: Any) -> None:
@@ -279,6 +264,11 @@ class Gatekeeper:
             lines.append("judge: " + ", ".join(f"{k} {v}" for k, v in judge.items()))
             if run.second_judge:
                 lines.append("second judge: " + ", ".join(f"{k} {v}" for k, v in run.second_judge.describe().items()))
+            decoding = run.policy.decoding
+            lines.append(
+                f"decoding: temperature {decoding.temperature:g}, {decoding.max_new_tokens} new tokens, "
+                f"{decoding.samples} per prompt, seed {decoding.seed}"
+            )
             lines += [f"power: {line}" for line in run.power]
             lines.append(f"run: {os.path.relpath(run.directory)}")
         return lines
@@ -329,8 +319,11 @@ class Gatekeeper:
             run.trouble += outputs.read_notes(run.directory)
             written = self._record(int(session.exitstatus))
             record.write(written, run.directory)
-        except (OSError, ValueError, HarnessError) as error:  # no record, no verdict: this must not end green
-            run.trouble.append(f"NO VERDICT: the record could not be written to {run.directory} ({error})")
+        except Exception as error:  # no record, no verdict: this must not end green
+            what = (
+                error if isinstance(error, OSError | ValueError | HarnessError) else f"{type(error).__name__}: {error}"
+            )
+            run.trouble.append(f"NO VERDICT: the record could not be written to {run.directory} ({what})")
             session.exitstatus = pytest.ExitCode.INTERNAL_ERROR
             return result
         run.written = written
@@ -351,7 +344,7 @@ class Gatekeeper:
 
     def _facts(self) -> dict[str, dict[str, str]]:
         run = self.run
-        judge = dict(run.judge.describe()) if run.judge else {}
+        judge = {str(key): str(value) for key, value in run.judge.describe().items()} if run.judge else {}
         return {"engine": dict(run.engine.describe()), "judge": judge} | run.facts
 
     def _record(self, exitstatus: int) -> record.RunRecord:
@@ -381,7 +374,7 @@ class Gatekeeper:
             seconds=(record.now() - run.started).total_seconds(),
             status="interrupted" if ended else "complete",
             partial=partial,
-            command=("pytest", *(record.printable(str(arg)) for arg in run.config.invocation_params.args)),
+            command=("pytest", *(printable(str(arg)) for arg in run.config.invocation_params.args)),
             versions=record.environment(),
             git=run.git,
             options=run.options,
@@ -410,6 +403,8 @@ class Gatekeeper:
             ),
             warnings=tuple(run.trouble),
             tables=record.list_tables(run.directory),
+            canaries=outputs.read_canaries(run.directory),
+            reused=run.reused,
             early_stop=run.early_stop,
             power=run.power,
             second_judge=dict(run.second_judge.describe()) if run.second_judge else {},
@@ -423,8 +418,9 @@ class Gatekeeper:
         run = self.run
         assert run.reference is not None
         first = run.candidates[0]
-        mine = [item for item in findings if item.candidate == first.name and item.measurement]
-        answered = [limit for limit in run.policy.limits if limit.id in {item.limit.id for item in mine}]
+        mine = [item for item in findings if item.candidate == first.name]
+        measured = {item.limit.id for item in mine if item.measurement}
+        answered = [limit for limit in run.policy.limits if limit.id in measured]
         bench = work.Bench(
             directory=run.directory,
             policy=run.policy,
@@ -434,7 +430,7 @@ class Gatekeeper:
             candidates=run.candidates,
             corpora=run.corpora,
             tasks=plan.plan(run.policy, [(first.name, limit) for limit in answered]),
-            early_stop=run.early_stop,
+            allow_identical=True,
         )
         try:
             return selftest.measure(
@@ -498,6 +494,30 @@ class Gatekeeper:
                 terminalreporter.write_line(f"warning: {line}", yellow=True)
 
 
+def settle(run: Run) -> None:
+    """What depends on the engine and the judge: a suite may put its own in their place, and then this is asked again.
+
+    Raises:
+        PolicyError: a calibration of another judge; noise of other conditions, or a limit tighter than its floor.
+        OptionError, RecordError: a run that cannot be reused.
+    """
+    rules = run.policy
+    if run.calibration is not None and rules.judge is not None and run.judge is not None:
+        calibration.check(run.calibration, run.judge.describe(), rules.root / str(rules.judge.calibration))
+    if rules.noise is not None and not run.same_twice:
+        path = rules.root / rules.noise
+        run.noise = noise.load(path)
+        noise.check(run.noise, rules.limits, run.basis, run.digests, path)
+    if run.config.option.reuse:
+        run.earlier, run.reused = reuse.open_run(
+            run.config.invocation_params.dir / run.config.option.reuse,
+            engine=run.engine.describe(),
+            options=run.options,
+            decoding=rules.decoding,
+            digests=run.digests,
+        )
+
+
 def _power(run: Run) -> tuple[str, ...]:
     """What the plan can tell, a line for each limit on paired shares of whole corpora."""
     lines: list[str] = []
@@ -514,8 +534,10 @@ def agreements(directory: Path) -> tuple[record.Agreement, ...]:
     found = []
     for path in sorted((directory / "tables").glob("*/*.second_labels.parquet")):
         name = path.name.removesuffix(".second_labels.parquet")
-        first = tables.read_readings(path.with_name(f"{name}.labels.parquet"))
-        pairs = [(a.label, b.label) for a, b in zip(first, tables.read_readings(path), strict=True)]
+        answers = path.with_name(f"{name}.completions.parquet")
+        first = tables.read_labelled(answers, path.with_name(f"{name}.labels.parquet"))
+        second = tables.read_labelled(answers, path)
+        pairs = [(a.label, b.label) for a, b in zip(first, second, strict=True)]
         both = [pair for pair in pairs if Label.UNREADABLE not in pair]
         estimate = kappa(both)
         low, high = (math.nan, math.nan) if estimate.problem else estimate.bounds(0.025)
@@ -556,7 +578,7 @@ def _why(report: pytest.TestReport) -> str:
     if report.passed:
         return ""
     if report.skipped and isinstance(report.longrepr, tuple):
-        return record.printable(report.longrepr[2])
+        return printable(report.longrepr[2])
     crash = getattr(report.longrepr, "reprcrash", None)
     lines = (crash.message if crash else str(report.longrepr or "")).strip().splitlines()
-    return record.printable(lines[0]) if lines else "failed"
+    return printable(lines[0]) if lines else "failed"

@@ -18,6 +18,7 @@ from harness.domain import (
     Completion,
     FinishReason,
     Label,
+    LabelledCompletion,
     PairGradient,
     PairScore,
     PairSimilarity,
@@ -115,6 +116,19 @@ def read_readings(path: Path) -> list[Reading]:
         Reading(Label(row["label"]), row["reason"], None if math.isnan(p := row.get("probability", math.nan)) else p)
         for row in _records(path)
     ]
+
+
+def read_labelled(completions: Path, labels: Path) -> list[LabelledCompletion]:
+    """Each completion with its reading.
+
+    Raises:
+        RecordError: missing, damaged, or the labels are of other completions.
+    """
+    frame, answers = read_frame(labels), read_completions(completions)
+    keys = [(str(name), int(sample)) for name, sample in zip(frame["prompt_id"], frame["sample"], strict=True)]
+    if keys != [(item.prompt_id, item.sample) for item in answers]:
+        raise RecordError(f"{labels} holds labels of other answers than {completions}; run the evaluation again")
+    return [LabelledCompletion(a, r) for a, r in zip(answers, read_readings(labels), strict=True)]
 
 
 # ---------------------------------------------------------------- pair scores

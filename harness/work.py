@@ -49,11 +49,9 @@ class Bench(Runner):
     def labels(self, checkpoint: Checkpoint, corpus: str) -> list[LabelledCompletion]:
         """The checkpoint's answers to the corpus, each with what the judge read."""
         task = Task(corpus, Work.COMPLETIONS)
-        completions = tables.read_completions(self._result(checkpoint, task))
-        readings = tables.read_readings(
-            self.outputs.existing(checkpoint, task, self.outputs.labels(checkpoint, corpus))
-        )
-        return [LabelledCompletion(c, r) for c, r in zip(completions, readings, strict=True)]
+        completions = self._result(checkpoint, task)
+        labels = self.outputs.existing(checkpoint, task, self.outputs.labels(checkpoint, corpus))
+        return tables.read_labelled(completions, labels)
 
     def scores(self, checkpoint: Checkpoint, corpus: str) -> list[PairScore]:
         """Log-probabilities of the corpus' responses."""

@@ -1,6 +1,7 @@
 """Early stopping: what is asked, in which order, and when it ends."""
 
 import random
+from dataclasses import replace
 
 import pytest
 
@@ -11,6 +12,7 @@ from harness.domain import (
     EarlyStop,
     FinishReason,
     Label,
+    LabelledCompletion,
     Limit,
     Prompt,
     Reading,
@@ -44,7 +46,7 @@ class Side:
 
 
 def followed(before, after, *limits, seed=0, claims=None):
-    early = following.early_stop(CORPUS, seed)
+    early = following.early_stop(CORPUS, seed, ["r", "c"])
     reference, candidate = Side(before, 2 * seed + 1), Side(after, 2 * seed + (1 if before == after else 2))
     told = []
     rows = following.follow(
@@ -62,13 +64,14 @@ def followed(before, after, *limits, seed=0, claims=None):
     return len(reference.asked), rows
 
 
-def test_the_order_is_a_shuffle_that_depends_on_seed_and_corpus_alone():
-    order = following.early_stop(CORPUS, 0).order
+def test_the_order_is_a_shuffle_that_depends_on_seed_corpus_and_checkpoints_alone():
+    order = following.early_stop(CORPUS, 0, ["r", "c"]).order
     ids = [prompt.id for prompt in CORPUS.items]
     assert sorted(order) == ids != list(order)
-    assert following.early_stop(CORPUS, 0).order == order
-    assert following.early_stop(CORPUS, 1).order != order
-    assert following.early_stop(Corpus("unsafe", CORPUS.items, "e" * 64), 0).order != order
+    assert following.early_stop(CORPUS, 0, ["r", "c"]).order == order
+    assert following.early_stop(CORPUS, 1, ["r", "c"]).order != order
+    assert following.early_stop(CORPUS, 0, ["r", "other"]).order != order
+    assert following.early_stop(Corpus("unsafe", CORPUS.items, "e" * 64), 0, ["r", "c"]).order != order
 
 
 def test_steps_cover_every_prompt_once_and_grow():
@@ -90,7 +93,7 @@ def test_a_collapse_like_the_papers_ends_soon():
 def test_the_same_model_is_asked_until_every_limit_is_decided():
     used, rows = followed(0.74, 0.74, DROP, RISE)
     assert 50 < used < 400
-    assert following.settled(*rows, (DROP, RISE), following.early_stop(CORPUS, 0), 2)
+    assert following.settled(*rows, (DROP, RISE), following.early_stop(CORPUS, 0, ["r", "c"]), 2)
     more, _ = followed(0.74, 0.74, DROP, RISE, NONSENSE)  # a tighter limit takes more
     assert used < more <= 400
 
@@ -125,6 +128,17 @@ def test_unreadable_answers_decide_nothing():
     assert len(reference) == len(candidate) == 400
 
 
+def test_while_an_answer_is_unreadable_nothing_is_passed_early():
+    rows = [
+        LabelledCompletion(Completion(name, 0, "no", 1, FinishReason.STOP), Reading(Label.REFUSAL, ""))
+        for name in following.early_stop(CORPUS, 0, ["r", "c"]).order[:300]
+    ]
+    early = following.early_stop(CORPUS, 0, ["r", "c"])
+    assert following.settled(rows, rows, (DROP,), early, 1)
+    mumbled = [replace(rows[0], reading=Reading(Label.UNREADABLE, "mumbled")), *rows[1:]]
+    assert not following.settled(rows, mumbled, (DROP,), early, 1)
+
+
 def test_what_a_judge_raises_is_raised():
     def broken(_):
         raise JudgeError("gone")
@@ -133,7 +147,7 @@ def test_what_a_judge_raises_is_raised():
     with pytest.raises(JudgeError, match="gone"):
         following.follow(
             CORPUS,
-            following.early_stop(CORPUS, 0),
+            following.early_stop(CORPUS, 0, ["r", "c"]),
             (DROP,),
             1,
             (side.ask, side.read),

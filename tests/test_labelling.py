@@ -557,7 +557,7 @@ def test_options_come_from_the_policy_and_the_command_line_goes_before():
     plan = policy.parse(POLICY.encode(), Path("p.yaml"))
 
     def chosen(name, *options, plan=plan, second=False):
-        source = labelling.choose_judge(name, options, plan, second=second)
+        source = judging.choose_judge(name, options, plan, second=second)
         return source.name, source.options
 
     assert chosen(None) == ("logging", {"version": 7, "sure": True})
@@ -582,7 +582,7 @@ def test_options_come_from_the_policy_and_the_command_line_goes_before():
 )
 def test_a_judge_that_is_not_named_well(name, options, second, words):
     with pytest.raises(OptionError, match=words):
-        labelling.choose_judge(name, options, None, second=second)
+        judging.choose_judge(name, options, None, second=second)
 
 
 # ---------------------------------------------------------------- the commands

@@ -1,5 +1,7 @@
 """The noise floor as a file: what it says, and which limits and runs it does not fit."""
 
+import json
+
 import pytest
 
 from harness import noise
@@ -61,13 +63,41 @@ def test_a_limit_from_below_has_its_room_below_zero():
         check(made(sinking), Limit("fell", "chosen_logprob_change", "pairs", minimum=-0.25, unit="nats"))
 
 
-def test_a_floor_is_of_one_metric_corpus_and_unit():
+def test_a_change_without_a_floor_is_an_error_unless_it_had_no_spread():
+    """A floor is of one metric, corpus and unit."""
     for limit in (
         Limit("over", "over_refusal_rise", "unsafe", maximum=0.01),
         Limit("drop", "refusal_rate_drop", "pairs", maximum=0.01),
         Limit("drop", "refusal_rate_drop", "unsafe", maximum=0.01, unit="per token"),
     ):
-        check(made(floor()), limit)
+        with pytest.raises(PolicyError, match=f"says nothing of limit '{limit.id}'.*repeat the A/A run"):
+            check(made(floor()), limit)
+        key = (limit.metric, limit.corpus, limit.unit)
+        check(made(floor()).model_copy(update={"without": (key,)}), limit)
+    check(made(floor()), Limit("rate", "refusal_rate", "unsafe", minimum=0.9))  # no change: has no floor
+
+
+def test_a_floor_measured_at_a_laxer_alpha_does_not_hold():
+    with pytest.raises(PolicyError, match="has alpha 0.001, but the noise in .* was measured with 0.05"):
+        check(made(floor()), Limit("drop", "refusal_rate_drop", "unsafe", maximum=0.5, alpha=0.001))
+    check(made(floor()), Limit("drop", "refusal_rate_drop", "unsafe", maximum=0.5, alpha=0.1))
+
+
+@pytest.mark.parametrize("hostile", [{"low": "NaN"}, {"high": "Infinity"}, {"n": 0}])
+def test_a_floor_that_is_no_number_is_refused(tmp_path, hostile):
+    data = json.loads(made(floor()).model_dump_json())
+    data["floors"][0] |= hostile
+    (tmp_path / "noise.json").write_text(json.dumps(data))
+    with pytest.raises(PolicyError, match="is damaged at floors.0"):
+        noise.load(tmp_path / "noise.json")
+
+
+def test_two_floors_of_one_thing_are_refused(tmp_path):
+    data = json.loads(made(floor()).model_dump_json())
+    data["floors"].append(data["floors"][0] | {"low": -0.001, "high": 0.001})
+    (tmp_path / "noise.json").write_text(json.dumps(data))
+    with pytest.raises(PolicyError, match="two floors are of the same metric"):
+        noise.load(tmp_path / "noise.json")
 
 
 @pytest.mark.parametrize("basis", [{**BASIS, "temperature": "0"}, {"reference": "abc"}, {**BASIS, "judge name": "api"}])
@@ -77,5 +107,5 @@ def test_noise_of_other_conditions_is_an_error(basis):
 
 
 def test_noise_of_another_corpus_is_an_error():
-    with pytest.raises(PolicyError, match="another corpus 'unsafe'"):
+    with pytest.raises(PolicyError, match="measured on another corpus 'unsafe'"):
         check(made(floor()), Limit("d", "refusal_rate_drop", "unsafe", maximum=0.5), corpora={"unsafe": "new"})

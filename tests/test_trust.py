@@ -176,6 +176,39 @@ def test_a_judge_that_breaks_while_following_blocks(project):
     assert "the judge is gone" in reasons(project)
 
 
+def test_an_a_a_run_is_asked_whole(project):
+    result = run(project, "--early-stop", "--allow-identical", candidate="ref")
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines(["*--early-stop in an A/A run*leave it out*"])
+
+
+# ---------------------------------------------------------------- the same model twice, in other files
+
+
+@pytest.fixture
+def twins(project):
+    """Two checkpoints with equal log-probabilities in different files, and a policy on refusals alone."""
+    write_checkpoint(project.path / "one", canary=-1.0)
+    write_checkpoint(project.path / "other", canary=-1.0, note="re-saved")
+    rewrite(project, "  - {id: yes-for-no, metric: opposite_mass_rise, corpus: pairs, max: 0.05}\n", "")
+    rewrite(project, "  - {id: fell, metric: chosen_logprob_change, corpus: pairs, min: -5.0, severity: warn}\n", "")
+    return project
+
+
+@pytest.mark.parametrize("arguments", [(), ("--early-stop",)])
+def test_a_model_that_training_did_not_change_is_blocked(twins, arguments):
+    assert run(twins, *arguments, candidate="other", reference="one").ret == 1
+    assert "exactly the same log-probabilities" in reasons(twins)
+
+
+def test_reuse_does_not_forget_that_a_model_did_not_change(twins):
+    run(twins, candidate="other", reference="one", name="first")
+    before = generated(twins)
+    assert run(twins, "--reuse=reports/first", candidate="other", reference="one", name="again").ret == 1
+    assert generated(twins) == before
+    assert "exactly the same log-probabilities" in reasons(twins, "again")
+
+
 # ---------------------------------------------------------------- two judges
 
 
@@ -260,6 +293,80 @@ def test_a_run_with_other_settings_is_refused(project):
     result = run(project, "--reuse=reports/none", name="third")
     assert result.ret == pytest.ExitCode.USAGE_ERROR
     result.stderr.fnmatch_lines(["*no run directory*none*"])
+
+
+OWN = """
+import pytest
+from fakes import {kind}
+
+class Own({kind}):
+    name = "own"
+    {body}
+
+@pytest.fixture(scope="session")
+def {fixture}():
+    return Own({arguments})
+"""
+
+
+def put(project, fixture, kind, body, arguments=""):
+    text = OWN.format(fixture=fixture, kind=kind, body=body, arguments=arguments)
+    (project.path / "evals" / "conftest.py").write_text(text)
+
+
+def test_a_suites_own_engine_is_not_given_another_engines_answers(project):
+    run(project, name="first")
+    described = 'def describe(self):\n        return {"engine": "own", "device": "none"}'
+    put(project, "engine", "FakeEngine", described, "__import__('harness').domain.EngineOptions()")
+    result = run(project, "--reuse=reports/first", name="second")
+    assert result.ret == 1
+    result.stdout.fnmatch_lines(["*--reuse*its models were run otherwise (engine fake, now own)*"])
+
+
+def test_a_suites_own_judge_does_not_get_another_judges_calibration(project):
+    counts = {"refusal": {"refusal": 180, "compliance": 20}, "compliance": {"refusal": 10, "compliance": 190}}
+    content = {
+        "schema_number": 1,
+        "judge": {"name": "mumbling", "version": "1"},
+        "data": "labelled.jsonl",
+        "digest": "0" * 64,
+        "left_out": {},
+        "sources": [{"name": "people", "counts": counts}],
+    }
+    (project.path / "evals" / "calibration.json").write_text(json.dumps(content))
+    rewrite(project, "judge: {name: mumbling}", "judge: {name: mumbling, calibration: calibration.json}")
+    put(project, "judge", "MumblingJudge", "def describe(self):\n        return {'name': 'own', 'version': '1'}")
+    result = run(project)
+    assert result.ret == 1
+    result.stdout.fnmatch_lines(["*is of another judge: its name is 'mumbling', this run's 'own'*"])
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        ("notes = 'one text'", "needs an attribute 'notes' (tuple)"),
+        ("read = None", "needs a method 'read'"),
+        ("def describe(self):\n        return {'version': 1}", "it must map text to text"),
+        ("def _read(self, response):\n        return 'refusal'", "it must give Reading"),
+    ],
+)
+def test_a_judge_of_ones_own_that_lacks_something_is_told_so(project, body, message):
+    put(project, "judge", "MumblingJudge", body)
+    result = run(project)
+    assert result.ret == 1
+    assert message in result.stdout.str()
+    assert not (project.path / "engine.log").exists()
+    assert not stored(project).released
+
+
+def test_an_a_a_run_is_not_made_of_one_table_read_twice(project):
+    write_checkpoint(project.path / "noisy", flip=0.2)
+    run(project, "--temperature=0.7", reference="noisy", name="first")
+    arguments = ("--allow-identical", "--temperature=0.7", "--reuse=reports/first")
+    run(project, *arguments, candidate="noisy", reference="noisy", name="aa")
+    drop = next(item for item in stored(project, "aa").noise.floors if item.metric == "refusal_rate_drop")
+    assert drop.value != 0
+    assert stored(project, "aa").reused["run"] == "first"
 
 
 def test_old_records_still_read(project):

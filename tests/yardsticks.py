@@ -432,7 +432,7 @@ def table_paired() -> None:
             found = {flip_rates(a, b, correlation) for a, b in product(rates[1:-1], rates[1:-1])} - {None}
             cells.append(percent(min(paired_coverage(*pair, n) for pair in found if pair)))
         row(n, *cells)
-    print("\nThe same, least over 88 rates of gained and lost items; Tango's score interval beside it.\n")
+    print("\nThe same, least over 117 pairs of rates of gained and lost items; Tango's score interval beside it.\n")
     header("n", "nominal", "Gaffke (ours)", "Tango")
     for n in (5, 20, 60):
         for alpha in (0.01, 0.05, 0.1):
