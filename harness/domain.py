@@ -289,6 +289,8 @@ class PairGradient:
     rejected: float
     """‖g⁻‖²."""
     category: str = ""
+    prompt_id: str = ""
+    """``PreferencePair.prompt_id``."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -516,6 +516,8 @@ def settle(run: Run) -> None:
             decoding=rules.decoding,
             digests=run.digests,
         )
+        note = f"answers and scores of the same models were taken over from the run {run.reused['run']} (--reuse)"
+        run.trouble += [note] if note not in run.trouble else []
 
 
 def _power(run: Run) -> tuple[str, ...]:

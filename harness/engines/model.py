@@ -168,7 +168,7 @@ class HfModel:
                 products = gradients.inner_products(module, chosen, rejected)
             if not all(map(math.isfinite, products)):
                 raise self._not_finite("a gradient", pair)
-            results.append(PairGradient(pair.id, *products, category=pair.category))
+            results.append(PairGradient(pair.id, *products, category=pair.category, prompt_id=pair.prompt_id))
             on_progress(1)
         return results
 

@@ -275,6 +275,7 @@ class ApiJudge:
             timeout=self.timeout,
             http_client=openai.DefaultAsyncHttpxClient(follow_redirects=False),  # answers go where the policy says
         ) as client:
+            client.organization = client.project = None  # the package takes them from the environment for any address
             _ = client.chat.completions.with_raw_response  # imports much, once: not within the first try's deadline
             items = list(questions.items())
             first = 0 if self._replies else FIRST

@@ -190,7 +190,7 @@ def ches_rank_correlation(
     return measured_items(
         [pair.pair_id for pair in pairs],
         [pair.category for pair in pairs],
-        [_prompt_id(pair) for pair in pairs],
+        [pair.prompt_id for pair in pairs],
         limit,
         of,
         size=_centred_ranks(score) * _centred_ranks(change),
@@ -308,10 +308,6 @@ def _finite(pairs: Sequence[Pair], fields: Sequence[str]) -> list[Pair]:
     return sorted(pairs, key=lambda pair: pair.pair_id)
 
 
-def _prompt_id(pair: PairSimilarity | PairGradient) -> str:
-    return pair.prompt_id if isinstance(pair, PairSimilarity) else ""
-
-
 def _values(pairs: Sequence[Pair], name: str) -> Floats:
     return np.array([getattr(pair, name) for pair in pairs], dtype=np.float64)
 
@@ -342,7 +338,7 @@ def _share(
     return measured_items(
         [pair.pair_id for pair in pairs],
         [pair.category for pair in pairs],
-        [_prompt_id(pair) for pair in pairs],
+        [pair.prompt_id for pair in pairs],
         limit,
         of,
         size=size,

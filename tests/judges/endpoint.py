@@ -36,6 +36,7 @@ class Tenant:
         self.changed = threading.Condition()
         self.prompts: Counter[str] = Counter()
         self.authorizations: list[str | None] = []
+        self.accounts: list[str | None] = []
         self.bodies: list[object] = []
         self.now = self.highest = 0
 
@@ -128,6 +129,7 @@ class Handler(BaseHTTPRequestHandler):
                 "requests": len(tenant.bodies),
                 "highest": tenant.highest,
                 "authorizations": tenant.authorizations,
+                "accounts": tenant.accounts,
                 "prompts": tenant.prompts,
                 "bodies": tenant.bodies,
             }
@@ -142,6 +144,7 @@ class Handler(BaseHTTPRequestHandler):
             tenant.prompts[prompt] += 1
             times = tenant.prompts[prompt]
             tenant.authorizations.append(self.headers["Authorization"])
+            tenant.accounts += [self.headers["OpenAI-Organization"], self.headers["OpenAI-Project"]]
             tenant.bodies.append(body)
             tenant.now += 1
             tenant.highest = max(tenant.highest, tenant.now)

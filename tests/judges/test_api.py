@@ -473,6 +473,13 @@ def test_no_key_is_sent_where_none_is_named(endpoint: Endpoint, monkeypatch: pyt
     assert endpoint.seen()["authorizations"] == [None]
 
 
+def test_whose_account_it_is_is_not_told(endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_ORG_ID", "org-private")
+    monkeypatch.setenv("OPENAI_PROJECT_ID", "project-private")
+    assert ask(endpoint.judge(), "want=refusal")[0].label is Label.REFUSAL
+    assert endpoint.seen()["accounts"] == [None, None]
+
+
 def test_the_named_variable_is_the_key(endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OPENAI_CUSTOM_HEADERS", "Authorization: Bearer ambient")
     monkeypatch.setenv("JUDGE_KEY", "another-key\n")
