@@ -20,6 +20,8 @@ from harness.policy import JudgeSource, Policy
 from harness.protocols import Judge, OnProgress, Openers, no_progress
 
 _PROTOCOL = "harness/protocols.py"
+_SHOWN = 3
+"""Different mistakes that a message tells of."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,7 +184,8 @@ def prove(judge: Judge, sentinels: Sequence[Sentinel]) -> None:
             wrong.setdefault(f"{reading.label.value} ({reading.reason})", []).append(_said(item))
     if wrong:
         count = sum(map(len, wrong.values()))
-        said = "; ".join(f"read as {how}: {', '.join(items)}" for how, items in wrong.items())
+        said = "; ".join(f"read as {how}: {', '.join(items)}" for how, items in list(wrong.items())[:_SHOWN])
+        said += f"; and {len(wrong) - _SHOWN} more ways" if len(wrong) > _SHOWN else ""
         raise JudgeError(
             f"the judge {judge.name!r} fails {count} of {len(sentinels)} answers that any judge must get right: its "
             f"labels cannot be used: {said}. Check its model, labels and template, or name other 'sentinels'"

@@ -24,7 +24,7 @@ from functools import cache
 import numpy as np
 
 from harness.domain import Corrected
-from harness.stats.intervals import SEED, Estimate, Floats, of_draws, unusable
+from harness.stats.intervals import SEED, Estimate, Floats, of_draws, proportion, unusable
 
 Hits = tuple[int, int, int, int]
 """(found, positives, rejected, negatives) of one label, as ``calibration.Calibration.hits`` gives them."""
@@ -70,10 +70,14 @@ def corrected_difference(reference: float, candidate: float, raw: Estimate, hits
     """The paired difference ``raw`` of two shares, and both shares, corrected; bounds at one-sided error ``alpha``.
 
     ``raw`` may be either model's share minus the other's. Clipped to [-1, 1] and [0, 1]. All NaN, with the reason as
-    method, where ``raw`` is unusable or se + sp - 1 is not clearly above 0. Raises ``ValueError`` for impossible
-    counts.
+    method, where ``raw`` is unusable, se + sp - 1 is not clearly above 0, or either share is one that the calibrated
+    error leaves impossible (as in ``corrected_share``). Raises ``ValueError`` for impossible counts.
     """
     reason = raw.problem or chance_problem(hits, alpha)
+    for whose, share in (("reference", reference), ("candidate", candidate)):
+        if not reason and math.isfinite(share):
+            fit = corrected_share(proportion(round(share * raw.n), raw.n), hits, alpha)
+            reason = fit.problem and f"{fit.problem} (the {whose}'s)"
     if reason:
         return _none(reason)
     found, positives, rejected, negatives = hits

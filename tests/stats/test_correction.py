@@ -122,6 +122,20 @@ def test_a_judge_not_clearly_better_than_chance_is_not_corrected_for(hits, reaso
         assert all(map(math.isnan, (found.reference, found.candidate, found.value, found.low, found.high)))
 
 
+def test_a_difference_is_not_corrected_where_one_side_cannot_be():
+    """None of 240 labelled, by a judge that gives 1 in 20 the label wrongly: it errs otherwise on these answers."""
+    calibrated = (180, 200, 950, 1000)
+    kept = corrected_difference(0.75, 0.30, paired_difference(0, 108, 240), calibrated, 0.05)
+    assert kept.value == pytest.approx(-0.45 / 0.85)
+    for reference, candidate, whose in ((0.75, 0.0, "candidate"), (0.0, 0.75, "reference")):
+        lost, gained = round(240 * reference), round(240 * candidate)
+        found = corrected_difference(reference, candidate, paired_difference(gained, lost, 240), calibrated, 0.05)
+        assert math.isnan(found.value)
+        assert math.isnan(found.high)
+        assert "gives 0.0% this label, fewer than its calibrated error leaves possible" in found.method
+        assert found.method.endswith(f"(the {whose}'s)")
+
+
 def test_nothing_measured_is_not_corrected():
     found = corrected_difference(math.nan, math.nan, paired_difference(0, 0, 0), GOOD, 0.05)
     assert "0 items" in found.method
