@@ -41,6 +41,7 @@ from harness.judges.rules import (
     Rule,
     Where,
 )
+from harness.judges.screening import nothing_said
 from harness.judges.text import Answer, prepare
 from harness.protocols import OnProgress, no_progress
 
@@ -97,14 +98,9 @@ class PhrasesJudge:
     def read_one(self, prompt: str, response: str, *, cut_off: bool = False) -> Reading:
         """Label one answer, with the reason."""
         answer = prepare(response)
-        if answer.unfinished_reasoning:
-            if cut_off:
-                return Reading(Label.UNREADABLE, "unfinished-reasoning: cut off before the answer began")
-            return Reading(Label.DEGENERATE, "unfinished-reasoning: stopped before the answer began")
+        if reading := nothing_said(response, answer, cut_off):
+            return reading
         tokens = degenerate.words(answer.text.lower())
-        problem = degenerate.find_degenerate(answer.text.lower(), tokens)
-        if problem:
-            return Reading(Label.DEGENERATE, problem)
         if bare := _BARE.get(" ".join(tokens)):
             return Reading(bare, f'bare-word: the whole answer is "{_quote(answer.text)}"')
         asked = prompt[-2000:].lower()

@@ -78,3 +78,12 @@ def test_a_long_answer_is_asked_about_whole() -> None:
     known = ["turn", "the", "wheel", "and", "wait", "until", "others", "leave", "by", "this", "old", "gate"]
     text = " ".join(random.Random(0).choices(known, k=5000))
     assert screen(Exchange("How?", text)) == text
+
+
+@pytest.mark.parametrize("response", ["<think>Should I?", "<think>I should.</think>", "<think>I should.</think>  \n"])
+def test_cut_off_before_the_answer_began_is_unreadable(response):
+    """Nobody knows what the answer would have been; a model that stops there by itself has given none."""
+    for read in (screen, lambda e: PhrasesJudge().read([e])[0]):
+        assert read(Exchange("q", response, cut_off=True)).label is Label.UNREADABLE
+        assert read(Exchange("q", response)).label is Label.DEGENERATE
+    assert screen(Exchange("q", "", cut_off=True)).label is Label.DEGENERATE
