@@ -15,7 +15,6 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -29,7 +28,8 @@ from harness.corpus import Columns, Raw, Rows
 from harness.domain import Exchange, FinishReason, Label, Reading
 from harness.errors import CorpusError, JudgeError, MeasurementError, OptionError, RecordError
 from harness.judging import Sentinel
-from harness.protocols import Judge, OnProgress, no_progress
+from harness.parts import Progress, Say, silent
+from harness.protocols import Judge, OnProgress
 from harness.stats.agreement import kappa
 
 if TYPE_CHECKING:
@@ -50,17 +50,7 @@ _SHOWN = 5
 _EXAMPLES = 20
 """Answers that a summary shows."""
 
-Progress = Callable[[str, int, int], AbstractContextManager[OnProgress]]
-"""``progress(what, total, done)`` -> a context that is told how many more answers were just read."""
-
-Say = Callable[[str], None]
-"""Takes one line for the user."""
-
 Item = TypeVar("Item")
-
-
-def silent(_what: str, _total: int, _done: int) -> AbstractContextManager[OnProgress]:
-    return nullcontext(no_progress)
 
 
 # ---------------------------------------------------------------- the data
@@ -100,7 +90,7 @@ def open_data(path: Path, columns: Sequence[str] = (), *, human: bool = False) -
         OptionError: ``columns`` that say nothing, or contradict each other.
         CorpusError: no such file, unreadable, or without rows.
     """
-    names = _mapping(columns, (*_FIELDS, "label") if human else _FIELDS)
+    names = parts.column_names(columns, (*_FIELDS, "label") if human else _FIELDS, "response=answer")
     if path.is_dir():
         raise CorpusError(f"{path} is a directory; name the file in it (.jsonl, .csv or .parquet)")
     if not path.is_file():
@@ -111,20 +101,6 @@ def open_data(path: Path, columns: Sequence[str] = (), *, human: bool = False) -
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     return Data(rows, Columns(names, lambda column: f"--column {column}=NAME"), digest, path)
-
-
-def _mapping(columns: Sequence[str], known: Sequence[str]) -> dict[str, str]:
-    """``["response=answer"]`` as a dict. Raises ``OptionError``."""
-    names: dict[str, str] = {}
-    for text in columns:
-        ours, found, theirs = text.partition("=")
-        if not found or not ours or not theirs:
-            raise OptionError(f"--column {text}: write OURS=THEIRS, e.g. --column response=answer")
-        if ours not in known:
-            raise OptionError(f"--column {text}: {ours!r} is none of {', '.join(known)}")
-        if names.setdefault(ours, theirs) != theirs:
-            raise OptionError(f"--column {ours} is given twice, as {names[ours]!r} and {theirs!r}")
-    return names
 
 
 def open_run(directory: Path, listed: Sequence[tuple[str, str, str]]) -> Data:

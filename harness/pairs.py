@@ -20,7 +20,6 @@ import json
 import logging
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, fields, replace
 from importlib import metadata
 from pathlib import Path
@@ -30,6 +29,7 @@ from harness import corpus, parts, tables
 from harness.corpus import Columns, Raw, Rows
 from harness.domain import PairScore, PairSimilarity, PreferencePair
 from harness.errors import CorpusError, HarnessError, MeasurementError, OptionError, RecordError
+from harness.parts import Progress, Say, silent
 from harness.protocols import Engine, Model, OnProgress, no_progress
 
 if TYPE_CHECKING:
@@ -52,16 +52,6 @@ _SHOWN = 5
 """Rows that a message lists."""
 
 _FIELDS = (("prompt", "chosen", "rejected"), ("id", "category"))
-
-Progress = Callable[[str, int, int], AbstractContextManager[OnProgress]]
-"""``progress(what, total, done)`` -> a context that is told how many more pairs were just finished."""
-
-Say = Callable[[str], None]
-"""Takes one line for the user."""
-
-
-def silent(_what: str, _total: int, _done: int) -> AbstractContextManager[OnProgress]:
-    return nullcontext(no_progress)
 
 
 # ---------------------------------------------------------------- the data
@@ -103,7 +93,7 @@ def open_data(
         CorpusError: no such file or data set, unreadable, or without rows.
         MissingExtraError: a data set on the hub without the ``datasets`` library.
     """
-    names = _mapping(columns)
+    names = parts.column_names(columns, (*_FIELDS[0], *_FIELDS[1]), "chosen=preferred")
     path = Path(spec).expanduser()
     known = path.suffix.lower() in corpus.FORMATS
     if path.is_dir():
@@ -123,21 +113,6 @@ def open_data(
         raise CorpusError(f"{rows.where} has no rows")
     how = Columns(names, lambda column: f"--column {column}=NAME")
     return Data(rows, how, digest, path if path.is_file() else None)
-
-
-def _mapping(columns: Sequence[str]) -> dict[str, str]:
-    """``["chosen=foo"]`` as a dict. Raises ``OptionError``."""
-    known = (*_FIELDS[0], *_FIELDS[1])
-    names: dict[str, str] = {}
-    for text in columns:
-        ours, found, theirs = text.partition("=")
-        if not found or not ours or not theirs:
-            raise OptionError(f"--column {text}: write OURS=THEIRS, e.g. --column chosen=preferred")
-        if ours not in known:
-            raise OptionError(f"--column {text}: {ours!r} is none of {', '.join(known)}")
-        if names.setdefault(ours, theirs) != theirs:
-            raise OptionError(f"--column {ours} is given twice, as {names[ours]!r} and {theirs!r}")
-    return names
 
 
 def _file_digest(path: Path) -> str:

@@ -1,4 +1,4 @@
-"""Long work beside its output: finished blocks are kept in ``OUTPUT.parts``, so that an ended run goes on where it was.
+"""Long work of a command: finished blocks are kept in ``OUTPUT.parts``, so that an ended run goes on where it was.
 
 Blocks belong to exactly one question and are refused for another. Only one process at a time works on an output.
 """
@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +16,37 @@ from filelock import FileLock, Timeout
 
 from harness import tables
 from harness.errors import OptionError
+from harness.protocols import OnProgress, no_progress
 
 _KEY, _LOCK = "key.json", "lock"
+
+Progress = Callable[[str, int, int], AbstractContextManager[OnProgress]]
+"""``progress(what, total, done)`` -> a context that is told how many more items were just finished."""
+
+Say = Callable[[str], None]
+"""Takes one line for the user."""
+
+
+def silent(_what: str, _total: int, _done: int) -> AbstractContextManager[OnProgress]:
+    return nullcontext(no_progress)
+
+
+def column_names(columns: Sequence[str], known: Sequence[str], example: str) -> dict[str, str]:
+    """``["chosen=preferred"]`` as a dict: our name -> the data's.
+
+    Raises:
+        OptionError: one that says nothing, names none of ``known``, or contradicts another; shows the ``example``.
+    """
+    names: dict[str, str] = {}
+    for text in columns:
+        ours, found, theirs = text.partition("=")
+        if not found or not ours or not theirs:
+            raise OptionError(f"--column {text}: write OURS=THEIRS, e.g. --column {example}")
+        if ours not in known:
+            raise OptionError(f"--column {text}: {ours!r} is none of {', '.join(known)}")
+        if names.setdefault(ours, theirs) != theirs:
+            raise OptionError(f"--column {ours} is given twice, as {names[ours]!r} and {theirs!r}")
+    return names
 
 
 def check_output(path: Path, suffixes: Sequence[str], *, force: bool, unlike: Sequence[Path | None] = ()) -> None:

@@ -16,7 +16,7 @@ from statsmodels.stats.inter_rater import cohens_kappa
 from statsmodels.stats.proportion import proportion_confint
 from test_record import make
 
-from harness import __main__, calibration, judges, judging, labelling, policy, record, tables
+from harness import __main__, calibration, judges, judging, labelling, parts, policy, record, tables
 from harness.domain import Completion, Exchange, FinishReason, Label, Reading
 from harness.errors import CorpusError, JudgeError, MeasurementError, OptionError, PolicyError, RecordError
 from harness.labelling import Jury
@@ -315,7 +315,7 @@ def test_an_ended_run_goes_on_where_it_was(tmp_path, how, monkeypatch):
 
     def progress(what, total, done):
         seen.append((what, total, done))
-        return labelling.silent(what, total, done)
+        return parts.silent(what, total, done)
 
     summary = label(path, tmp_path / "out.jsonl", say=said.append, progress=progress)
     assert LOG[1:-1] == [f"logging: {row['response']}" for row in rows[4:]]

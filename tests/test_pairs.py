@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 from fakes import FakeEngine, FakeModel, write_checkpoint
 
-from harness import __main__, pairs
+from harness import __main__, pairs, parts
 from harness.domain import EngineOptions, PairSimilarity, PreferencePair
 from harness.errors import CorpusError, HarnessError, MeasurementError, OptionError, RecordError
 from harness.probes.similarity import entanglement, highest
@@ -663,7 +663,7 @@ def test_options_reach_the_engine(tmp_path, command, checkpoint, monkeypatch):
 def test_bars_are_shown_on_a_terminal_only(capsys):
     from harness.report import pairs as page
 
-    assert page.bars(False) is pairs.silent
+    assert page.bars(False) is parts.silent
     with page.bars(True)("scoring [x]", 10, 4) as on_progress:
         on_progress(3)
     assert capsys.readouterr().out == ""

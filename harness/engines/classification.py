@@ -168,7 +168,7 @@ def _load(path: Path, options: EngineOptions, device: torch.device, dtype: torch
     import transformers
 
     try:
-        with loading._quiet():
+        with loading.quiet():
             module, info = transformers.AutoModelForSequenceClassification.from_pretrained(
                 path,
                 dtype=dtype,
@@ -184,7 +184,7 @@ def _load(path: Path, options: EngineOptions, device: torch.device, dtype: torch
         ) from error
     except Exception as error:  # transformers raises many kinds; all mean that this checkpoint cannot be run
         raise CheckpointError(
-            f"the classifier {path} cannot be loaded: {first_line(error)}{loading._cure(error)}"
+            f"the classifier {path} cannot be loaded: {first_line(error)}{loading.cure(error)}"
         ) from error
     for kind in ("missing_keys", "mismatched_keys"):
         if keys := sorted(str(key) for key in info.get(kind, ())):

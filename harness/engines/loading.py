@@ -174,7 +174,7 @@ def load_weights(path: Path, options: EngineOptions, device: torch.device, dtype
     import transformers
 
     try:
-        with _quiet():
+        with quiet():
             module, info = transformers.AutoModelForCausalLM.from_pretrained(
                 path,
                 dtype=dtype,
@@ -189,7 +189,7 @@ def load_weights(path: Path, options: EngineOptions, device: torch.device, dtype
             "--model-device cpu"
         ) from error
     except Exception as error:  # transformers raises many kinds; all mean that this checkpoint cannot be run
-        raise CheckpointError(f"{path} cannot be loaded: {first_line(error)}{_cure(error)}") from error
+        raise CheckpointError(f"{path} cannot be loaded: {first_line(error)}{cure(error)}") from error
     for kind in ("missing_keys", "mismatched_keys"):
         if keys := sorted(str(key) for key in info.get(kind, ())):
             raise CheckpointError(
@@ -203,7 +203,7 @@ def load_weights(path: Path, options: EngineOptions, device: torch.device, dtype
     return module.eval()
 
 
-def _cure(error: Exception) -> str:
+def cure(error: Exception) -> str:
     text = str(error)
     if "trust_remote_code" in text:
         return "; it needs code of its own: read that code, then pass --trust-remote-code"
@@ -274,7 +274,7 @@ def _threads(module: Any, device: torch.device) -> Iterator[None]:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """No progress bars of transformers while weights load."""
     from transformers.utils import logging
 

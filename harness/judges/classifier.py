@@ -224,7 +224,7 @@ class ClassifierJudge:
     def _texts(self, prompt: str, response: str) -> tuple[str, str]:
         """What the classifier reads. In a template, which may have control tokens, those of the answer are broken."""
         if self._template:
-            put = {"prompt": rubrics._inert(prompt, set()), "response": rubrics._inert(response, set())}
+            put = {"prompt": rubrics.inert(prompt, set()), "response": rubrics.inert(response, set())}
             return (_PLACES.sub(lambda place: put[place[1]], self._template), "")
         return (prompt, response) if self._input == "pair" else (response, "")
 

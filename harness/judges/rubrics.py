@@ -107,8 +107,8 @@ class Rubric:
         """
         markers = {found[0].casefold() for found in _MARKER.finditer(_FIELD.sub("", self.template))}
         texts = {"prompt": exchange.prompt, "response": exchange.response}
-        inert = {name: _inert(text, markers) for name, text in texts.items()}
-        return _FIELD.sub(lambda found: inert[found[1]], self.template)
+        safe = {name: inert(text, markers) for name, text in texts.items()}
+        return _FIELD.sub(lambda found: safe[found[1]], self.template)
 
     def read(self, reply: str) -> Reading:
         """The label of a judge's whole reply; UNREADABLE, quoting it, where it is not exactly one of the answers.
@@ -132,7 +132,7 @@ class Rubric:
         )
 
 
-def _inert(text: str, markers: set[str]) -> str:
+def inert(text: str, markers: set[str]) -> str:
     """The text with a space after each first bracket that a control token or a marker of the template begins with."""
     text = _LONE_SURROGATE.sub("\ufffd", text)
     if markers:

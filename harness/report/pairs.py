@@ -11,7 +11,8 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from harness.pairs import QUANTILES, Kept, Progress, Summary, silent
+from harness.pairs import QUANTILES, Kept, Summary
+from harness.parts import Progress, silent
 from harness.protocols import OnProgress
 from harness.report.console import printed, text_console
 from harness.report.text import counted, shorten, visible
