@@ -111,6 +111,22 @@ def test_invalid_utf8_names_the_row(tmp_path):
         load(path)
 
 
+@pytest.mark.parametrize("rows", ["why?,a,\nhow?,b,\n", "why?,a,x\nhow?,b,y\n"])
+def test_rows_of_a_csv_with_a_field_too_many_are_refused(tmp_path, rows):
+    """pandas would take the first field for a row's name, and ask the categories."""
+    path = tmp_path / "ragged.csv"
+    path.write_text("prompt,category\n" + rows)
+    with pytest.raises(CorpusError, match="rows have more fields than the 2 names in the first line"):
+        load(path)
+
+
+def test_a_byte_order_mark_is_no_part_of_the_first_row(tmp_path):
+    rows = [{"id": "a", "prompt": "why?"}, {"id": "b", "prompt": "how?"}]
+    plain = jsonl(tmp_path / "plain.jsonl", *rows)
+    (tmp_path / "marked.jsonl").write_bytes(b"\xef\xbb\xbf" + plain.read_bytes())
+    assert load(tmp_path / "marked.jsonl").digest == load(plain).digest
+
+
 def test_missing_file_and_format(tmp_path):
     with pytest.raises(CorpusError, match="no file .*gone.jsonl; check 'path' under 'corpora: mine'"):
         load(tmp_path / "gone.jsonl")

@@ -937,3 +937,12 @@ def test_on_real_answers(tmp_path, command):
     assert found.left_out == {"partial": 300}
     counts = [sum(row.values()) for source in found.sources for row in source.counts.values()]
     assert sorted(counts) == [346, 1060]
+
+
+def test_nothing_is_written_into_a_stored_run(tmp_path):
+    (tmp_path / "run" / "tables").mkdir(parents=True)
+    (tmp_path / "run" / "record.json").write_text("{}")
+    for path in (tmp_path / "run" / "record.json", tmp_path / "run" / "tables" / "new.jsonl"):
+        with pytest.raises(OptionError, match="lies in a stored run, which is never changed"):
+            parts.check_output(path, (".json", ".jsonl"), force=True)
+    parts.check_output(tmp_path / "beside.jsonl", (".jsonl",), force=False)

@@ -32,7 +32,7 @@ PAIRED_SHARES = (
 """Metrics that are a difference of paired shares."""
 LEFT_OUT = 1e-9
 """Numbers of lost prompts at either end that are less probable than this together are left out."""
-MOST_PROMPTS = 100_000
+MOST_PROMPTS = 20_000
 """``prompts_needed`` looks no further."""
 
 Claim = Literal["pass", "fail"]

@@ -188,7 +188,7 @@ def test_the_line_says_plainly_that_prompts_are_too_few():
     )
     assert "TOO FEW" not in describe(limit(), 370, 0.15)
     never = describe(limit(maximum=0.0), 240, 0.1)
-    assert "no number up to 100,000 would give 80 %: the limit needs a larger max" in never
+    assert "no number up to 20,000 would give 80 %: the limit needs a larger max" in never
     assert "cannot detect any drop" in describe(limit(), 4, 0.1)
 
 
