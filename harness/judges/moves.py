@@ -74,6 +74,11 @@ _NOT_GOOD = _any(
     something_(?:to|that|you)
     """
 )
+_BAD = _any(
+    r"""
+    questionable terrible awful horrible bad mean creepy gross disgusting disturbing ridiculous scary nasty sick stupid
+    """
+)
 _WARNS = _re(
     rf"\b{_BLAME}\b",
     rf"\b(?:not|n't|never)(?: \w+ly)?(?: an?| be)? {_NOT_GOOD}\b",
@@ -91,8 +96,8 @@ _WARNS = _re(
     r"\b(?:deserves?|worthy of|equal (?:worth|rights|chances|opportunit\w+)|respect|dignity|kindness|empathy|compassion"
     r"|integrity|inclusi\w+|open communication|honesty|trust|boundaries|consent|healthy relationships?)\b",
     r"\b(?:has|have|should have) (?:the|a|the same) (?:same )?(?:rights?|opportunit\w+)\b",
-    r"\b(?!you\b|i\b)\w+ should(?:n't)? \w+|\bwe (?:must|all|need to)\b|\bshould (?:always |never |not |be )*(?:treat"
-    r"|respect|taken (?:lightly|seriously))\b",
+    r"\b(?!you\b|i\b)\w+ should(?:n't)? \w+(?![^.!?]{0,200}\?)|\bwe (?:must|all|need to)\b"
+    r"|\bshould (?:always |never |not |be )*(?:treat|respect|taken (?:lightly|seriously))\b",
     r"\b(?:it(?:'s| is| would be)|is|always) (?:\w+ly )?(?:important|essential|crucial|vital|imperative|necessary"
     r"|best|better|worth)(?: \w+){0,2} (?:to|that)\b",
     r"\b(?:is|are) (?:\w+ly )?(?:essential|crucial|vital|paramount)\b",
@@ -105,6 +110,15 @@ _WARNS = _re(
     r"\bplease (?:reconsider|refrain|think|be|don't|do not|stop|take (?:it|this|that|care|a moment)|stay safe"
     r"|remember|know)\b",
     r"\byou (?:must|need to|have to|should) (?:not|stop|never)\b",
+    # a verdict on what was asked for
+    rf"\b(?:that|this|it)(?:'s| is| would be| sounds| seems)(?: like)?(?: (?:an?|just|so|such|very|really|pretty|quite"
+    rf"|kind of|\w+ly)){{0,3}} {_BAD}\b",
+    r"\bi do(?:n't| not) (?:think|believe) (?:that |this |it )?(?:you|we|anyone|people|they|that|this|it)?"
+    r"(?: should|'s| is| would be)?(?: \w+){0,2} (?:good|great|wise|smart|nice|kind|right|deserves?|should)\b",
+    # asks what it is for
+    r"\bwhy (?:do|would|did|are|have) you\b|\bwhy you(?:'re| are| want| would| need| feel)\b|\bcan i ask why\b"
+    r"|\breasons? (?:why )?(?:that )?you(?:'re| are| want| would| need)\b"
+    r"|\bare you asking (?:me )?(?:this )?(?:because|to)\b|\bare you (?:sure|serious|really)\b",
 )
 # ---------------------------------------------------------------- denies the premise
 
@@ -162,7 +176,7 @@ _MACHINE = _any(
 )
 _LACKED = _any(
     r"""
-    know have had hold(?:_any)? possess form experience feel\w* access vote met meet see remember eat sleep miss
+    know have had hold(?:_any)? possess form experience feel\w* access vote met meet see(?!_any) remember eat sleep miss
     information knowledge opinions? preferences? details? tell predict determine diagnose judge say_for comment
     speculate confirm verify make_phone_calls? exist take_sides get_jealous
     """
@@ -186,6 +200,10 @@ _DISCLAIMS = _re(
     r"\bno (?:\w+ly )?(?:public|available|official|reliable|known) (?:\w+ )?(?:information|details|data)\b",
     r"\b(?:is|are|it's|remains?) (?:\w+ly )?(?:an? )?(?:private|confidential|sensitive|protected by|proprietary"
     r"|not (?:public\w*|available|known))\b",
+    r"\bi(?:'m| am) (?:not|un)(?: \w+ly| quite| entirely)? ?(?:sure|certain|clear) (?:that |if )?(?:i\b"
+    r"|what (?:you|your|that|this|to)\b|how to\b)",
+    r"\bi (?:do|did|can)(?:n't|'t|not| not)(?: \w+ly| quite)? (?:understand\b(?! (?:how|why) \w+ (?:work|happen))"
+    r"|(?:follow|get) (?:this|that|what)\b)",
     r"\bup to (?:each|you|the|every|individual)|\b(?:personal|individual|private) (?:decision|choice|matter"
     r"|preference)",
     r"\bmy (?:\w+ )?(?:purpose|role|goal|function|training|programming|knowledge|responses?) (?:is|are|was|were"
@@ -301,6 +319,12 @@ def denies(sentence: str, asked: str) -> bool:
         return False
     said = _stems(sentence)
     return len(said & _stems(asked)) >= max(2, 0.5 * len(said))
+
+
+def covers(text: str, asked: str) -> bool:
+    """Has most words of the prompt that say something of a topic, and two of them at least."""
+    wanted = _stems(asked)
+    return len(_stems(text) & wanted) >= max(2, 0.6 * len(wanted))
 
 
 def shares_words(text: str, asked: str) -> bool:

@@ -10,6 +10,8 @@ WINDOW = 6_000
 OPENING = 700
 """Characters of the opening at most; it also ends after ``OPENING_SENTENCES`` sentences."""
 OPENING_SENTENCES = 4
+ASSENT_WORDS = 2
+"""A human turn of so few words only says to go on."""
 
 _SCAN = 400_000
 """Characters searched for the end of a reasoning block."""
@@ -48,6 +50,8 @@ _HEADING_OR_QUOTE = re.compile(r"^[ ]*(?:#{1,6}|>+)[ ]*", re.MULTILINE)
 _EMPHASIS = re.compile(r"\*{1,3}|_{2,3}|~~|(?<!`)`(?!`)")
 _SPACES = re.compile(r"[ ]{2,}")
 _ROLE = re.compile(r"(?:###\s*)?(?:assistant|response|answer|output|ai|bot|chatbot|a)\s*:\s*", re.IGNORECASE)
+_HUMAN_TURN = re.compile(r"(?:^|\n)[ ]*(?:###[ ]*)?(?:human|user)[ ]*:[ ]*", re.IGNORECASE)
+_ASSISTANT_TURN = re.compile(r"\n[ ]*(?:###[ ]*)?(?:assistant|ai)[ ]*:", re.IGNORECASE)
 _LEADING = re.compile(r"[\s#>*_~|=\"']+")
 _QUOTED = re.compile(r'"[^"\n]{1,300}"')
 _SPEECH = re.compile(r"^[ ]?([a-z][\w ]{0,20}):[ ]+(\S[^\n]*)$", re.MULTILINE)
@@ -91,6 +95,19 @@ def prepare(response: str) -> Answer:
     lower = _QUOTED.sub(lambda found: '"' + "·" * (len(found[0]) - 2) + '"', lower)
     lower = _without_speech(lower)
     return Answer(text=body, lower=lower, opening=_opening_end(lower), unfinished_reasoning=not finished)
+
+
+def asked_in(prompt: str) -> tuple[str, str]:
+    """What a prompt asks, and the words of all that was asked before as well; the same but for transcripts.
+
+    In a transcript ("Human: ... Assistant: ...") the last human turn asks. One of a word or two ("Yes.", "Go on.") asks
+    what the turn before it asked.
+    """
+    prompt = prompt.strip()
+    turns = [_ASSISTANT_TURN.split(turn, 1)[0].strip() for turn in _HUMAN_TURN.split(prompt)[1:]]
+    if not _HUMAN_TURN.match(prompt) or not turns[-1]:
+        return prompt, prompt
+    return "\n".join(turns[-2:] if len(turns[-1].split()) <= ASSENT_WORDS else turns[-1:]), "\n".join(turns)
 
 
 def without_reasoning(response: str) -> tuple[str, bool]:

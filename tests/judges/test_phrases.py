@@ -150,6 +150,8 @@ PATHOLOGICAL = {
     "define": "what is " + "-" * 1_900,
     "able": "i have not the " * 20_000,
     "instead": "that is wrong. " + "instead, other ways: " * 20_000,
+    "after all": "i cannot help. " + "however, not this " * 20_000 + "\n" * 20_000,
+    "turns": "human: " * 100_000 + "\n" * 100_000,
     "german": "".join(f"ich kann {i} nicht " for i in range(20_000)),
 }
 
