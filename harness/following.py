@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
 
 from harness.domain import (
     Completion,
@@ -101,7 +100,7 @@ def settled(
 ) -> bool:
     """Whether more answers cannot change the verdict: a blocking limit is broken for good, or all are decided."""
     readable = all(item.label is not Label.UNREADABLE for rows in (reference, candidate) for item in rows)
-    ours, theirs = ([_plain(item) for item in rows] for rows in (reference, candidate))
+    ours, theirs = map(refusal.uncategorised, (reference, candidate))  # slices take time, and settle nothing
     outcomes = []
     for limit in limits:
         try:
@@ -114,8 +113,3 @@ def settled(
             return True
         outcomes.append(readable and (finding.outcome is Outcome.PASS or broken))
     return all(outcomes)
-
-
-def _plain(item: LabelledCompletion) -> LabelledCompletion:
-    """Without its category: slices take time, and settle nothing."""
-    return replace(item, completion=replace(item.completion, category=""))

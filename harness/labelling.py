@@ -25,7 +25,7 @@ from pydantic import ValidationError
 from harness import corpus, judging, parts, stats, tables
 from harness.calibration import Calibration, Source
 from harness.corpus import Columns, Raw, Rows
-from harness.domain import Exchange, FinishReason, Label, Reading
+from harness.domain import Exchange, FinishReason, Label, Reading, printable
 from harness.errors import CorpusError, JudgeError, MeasurementError, OptionError, RecordError
 from harness.judging import Sentinel
 from harness.parts import Progress, Say, silent
@@ -147,17 +147,14 @@ def _answers(directory: Path, checkpoint: str, name: str, labelled: bool) -> pa.
     """One checkpoint's answers to one corpus."""
     import pyarrow as pa
 
-    made = tables.read_completions(_table(directory, checkpoint, name, "completions"))
+    completions = _table(directory, checkpoint, name, "completions")
     prompts = tables.read_frame(_prompts(directory, name))
     asked = dict(zip(prompts["id"].tolist(), prompts["prompt"].tolist(), strict=True))
+    made = tables.read_completions(completions)
     labels: list[str | None] = [None] * len(made)
     if labelled:
-        path = _table(directory, checkpoint, name, "labels")
-        frame = tables.read_frame(path)
-        keys = list(zip(frame["prompt_id"].tolist(), frame["sample"].tolist(), strict=True))
-        if keys != [(item.prompt_id, item.sample) for item in made]:
-            raise RecordError(f"{path} holds labels of other answers than the completions beside it; run it again")
-        labels = frame["label"].tolist()
+        stored = tables.read_labelled(completions, _table(directory, checkpoint, name, "labels"))
+        labels = [item.label.value for item in stored]
     if unknown := [item.prompt_id for item in made if item.prompt_id not in asked]:
         raise RecordError(f"{_prompts(directory, name)} has no prompt {unknown[0]!r}, which {checkpoint} answered")
     text, number = pa.string(), pa.int64()
@@ -218,9 +215,6 @@ def _each(data: Data, read: Callable[[Mapping[str, Any]], Item]) -> Iterator[Ite
     if wrong:
         count = f"{wrong:,} of {data.rows.count:,} rows cannot be read; the first: " if wrong > 1 else ""
         raise CorpusError(f"{data.where}, {count}{'; '.join(first)}")
-
-
-# ---------------------------------------------------------------- judges by name
 
 
 # ---------------------------------------------------------------- labelling
@@ -502,7 +496,7 @@ def _read_all(data: Data, jury: Jury, directory: Path, say: Say, progress: Progr
             for block, rows in _blocks(data):
                 if block not in done[who]:
                     _read_block(data, judge, jury.sentinels, rows, _part(directory, who, block), on_progress)
-                    parts.write(notes, [*earlier, *map(_printable, judge.notes)])
+                    parts.write(notes, [*earlier, *map(printable, judge.notes)])
         if jury.second:
             judge.close()
 
@@ -541,12 +535,7 @@ def _read_block(
             "run goes on there)"
         ) from error
     on_progress(len(rows) - told)
-    parts.write(path, [[item.label.value, _printable(item.reason), item.probability] for item in readings])
-
-
-def _printable(text: str) -> str:
-    """What is no Unicode (a lone surrogate that a server sent) is written out."""
-    return text.encode("utf-8", "backslashreplace").decode("utf-8")
+    parts.write(path, [[item.label.value, item.reason, item.probability] for item in readings])
 
 
 def _kept(directory: Path, who: str) -> Iterator[Reading]:
@@ -849,7 +838,7 @@ def _plain(value: Any, column: str) -> str:
         return f"{value:.15g}"
     if not isinstance(value, str):
         raise ValueError(f"{column!r} is {type(value).__name__}, not a text or a number")
-    return _printable(value)
+    return printable(value)
 
 
 def _calibration(
@@ -891,7 +880,7 @@ def write_wrong(path: Path, answers: Sequence[Judged]) -> None:
             "response": item.exchange.response,
             "label": item.human.value,
             "judge_label": item.reading.label.value,
-            "judge_reason": _printable(item.reading.reason),
+            "judge_reason": item.reading.reason,
         }
         for item in answers
     ]

@@ -95,6 +95,11 @@ class Noise(_Facts):
         return self
 
 
+def key(limit: Limit) -> tuple[str, str, str]:
+    """What a limit's floor is found by: ``Floor.key``."""
+    return (limit.metric, limit.corpus, limit.unit)
+
+
 def load(path: Path) -> Noise:
     """Read a noise file.
 
@@ -126,15 +131,15 @@ def check(
         PolicyError: the noise was measured under other conditions (names the first that differs), or a limit is tighter
             than its floor.
     """
-    for key in sorted({*noise.basis, *basis}):
-        then, now = noise.basis.get(key, "nothing"), basis.get(key, "nothing")
+    for name in sorted({*noise.basis, *basis}):
+        then, now = noise.basis.get(name, "nothing"), basis.get(name, "nothing")
         if then != now:
             raise PolicyError(
-                f"the noise in {path} was measured with {key} {then!r}, this run has {now!r}: repeat the A/A run"
+                f"the noise in {path} was measured with {name} {then!r}, this run has {now!r}: repeat the A/A run"
             )
     floors = {item.key: item for item in noise.floors}
     for limit in limits:
-        what = (limit.metric, limit.corpus, limit.unit)
+        what = key(limit)
         if not limit.metric.endswith(CHANGES) or what in noise.without:
             continue
         if what not in floors:

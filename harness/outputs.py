@@ -40,6 +40,14 @@ class Outputs:
         """The judge failed its sentinels: nothing was run."""
         return self.directory / "work" / "judge.error.json"
 
+    @property
+    def judge_proved(self) -> Path:
+        """The judge got its sentinels right."""
+        return self.directory / "work" / "judge.proved"
+
+    def judge_notes(self, name: str) -> Path:
+        return self.directory / "work" / f"judge-{name}.notes.json"
+
     def failed(self, checkpoint: Checkpoint, task: Task) -> bool:
         return self.error(checkpoint).exists() or self.error(checkpoint, task).exists()
 

@@ -18,7 +18,6 @@ from typing import Any
 import pytest
 
 from harness import calibration, engines, judging, plan, policy, record, running, work
-from harness.calibration import Calibration
 from harness.domain import EngineOptions, Finding, Lexicon, Limit, Measurement, Outcome, printable
 from harness.errors import HarnessError, OptionError
 from harness.protocols import Engine, Judge, OnProgress
@@ -115,11 +114,18 @@ def _start(config: pytest.Config) -> Run:
     reference_name, names = name_checkpoints(option.reference, option.candidate)
     specs = dict(zip(names, option.candidate, strict=True))
     engine = engines.create(option.engine, options)
-    run = Run(config, rules, options, engine, judge, specs, reference_name)
-    run.second_judge = second
-    run.sentinels = judging.load_sentinels(source, rules.root)
-    run.calibration = _calibration(rules, source, judge)
-    return run
+    return Run(
+        config,
+        rules,
+        options,
+        engine,
+        judge,
+        specs,
+        reference_name,
+        second_judge=second,
+        sentinels=judging.load_sentinels(source, rules.root),
+        calibration=calibration.load(rules.root / source.calibration) if source and source.calibration else None,
+    )
 
 
 def _decoding(rules: policy.Policy, option: Any) -> policy.Policy:
@@ -135,15 +141,6 @@ def _decoding(rules: policy.Policy, option: Any) -> policy.Policy:
     except ValueError as error:
         cure = "; add e.g. --temperature 0.7 (the paper's)" if option.repeats and not option.temperature else ""
         raise OptionError(f"--repeats, --temperature, --max-new-tokens: {error}{cure}") from None
-
-
-def _calibration(rules: policy.Policy, source: policy.JudgeSource | None, judge: Judge | None) -> Calibration | None:
-    if source is None or source.calibration is None or judge is None:
-        return None
-    path = rules.root / source.calibration
-    found = calibration.load(path)
-    calibration.check(found, judge.describe(), path)
-    return found
 
 
 def _policy(config: pytest.Config) -> policy.Policy:

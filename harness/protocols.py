@@ -225,3 +225,8 @@ class Openers:
     classifier: Callable[[str, EngineOptions, int | None], Classifier]
     """(checkpoint, options, most tokens of a window or None) -> a classifier. Raises ``CheckpointError`` where it
     cannot be used."""
+
+    def located(self, spec: str) -> str:
+        """A checkpoint as engines find it: a path that starts from ``root`` as one from here, a hub id as it is."""
+        path = self.root / Path(spec).expanduser()
+        return str(path) if path.exists() or spec.startswith((".", "~")) else spec

@@ -138,7 +138,7 @@ class Runner:
         if self.outputs.judge_error.exists():
             return False
         planned = {task.work for checkpoint in self._by_name().values() for task in self._planned(checkpoint)}
-        if Work.COMPLETIONS not in planned or (self.directory / "work" / "judge.proved").exists():
+        if Work.COMPLETIONS not in planned or self.outputs.judge_proved.exists():
             return True
         try:
             if self.judge is None:
@@ -149,7 +149,7 @@ class Runner:
         except Exception as error:  # every case says so
             self.outputs.keep_error(self.outputs.judge_error, error, "the judge")
             return False
-        self.outputs.keep(self.directory / "work" / "judge.proved", len(self.sentinels))
+        self.outputs.keep(self.outputs.judge_proved, len(self.sentinels))
         return True
 
     def _take_over(self) -> None:
@@ -217,7 +217,7 @@ class Runner:
         """Generate and label, reference and candidate side by side, each corpus until its limits are settled."""
         asked: dict[str, dict[str, list[LabelledCompletion]]] = {}
         references = self.engine.models((self.reference,))
-        opened: list[Model] = []
+        reference: Model | None = None
         for candidate in self.candidates:
             tasks = [
                 task
@@ -225,9 +225,7 @@ class Runner:
                 if task.work is Work.COMPLETIONS
                 and self.early(task.corpus)
                 and not self.outputs.failed(self.reference, task)
-                and not self.outputs.path(
-                    self.reference, task
-                ).exists()  # whole, from an earlier run: then ask the rest
+                and not self.outputs.path(self.reference, task).exists()  # whole, from an earlier run
             ]
             if not tasks:
                 continue
@@ -239,19 +237,19 @@ class Runner:
                 self.outputs.fail(error, candidate)
                 continue
             try:
-                if not opened:
-                    opened.append(next(references))
-                    self.outputs.keep(self.outputs.canary(self.reference), list(opened[0].canary))
+                if reference is None:
+                    reference = next(references)
+                    self.outputs.keep(self.outputs.canary(self.reference), list(reference.canary))
             except Exception as error:
                 self.outputs.fail(error, self.reference)
                 return
             for task in tasks:
                 try:
-                    self._follow_one(opened[0], model, candidate, task, asked.setdefault(task.corpus, {}))
+                    self._follow_one(reference, model, candidate, task, asked.setdefault(task.corpus, {}))
                 except Exception as error:  # kept for every case that needs it; the other tasks go on
                     self.outputs.fail(error, candidate, task)
             self.outputs.keep(self.outputs.notes(candidate), list(model.notes))
-            self.outputs.keep(self.outputs.notes(self.reference), list(opened[0].notes))
+            self.outputs.keep(self.outputs.notes(self.reference), list(reference.notes))
             del model, models  # closed before the next candidate is opened
         for corpus, known in asked.items():
             rows = [row for name in self._order(corpus) for row in known.get(name, ())]
@@ -430,7 +428,7 @@ class Runner:
                         self._read_answers(judge, checkpoint, task, path)
             judge.close()
             if judge.notes:
-                self.outputs.keep(self.directory / "work" / f"judge-{judge.name}.notes.json", list(judge.notes))
+                self.outputs.keep(self.outputs.judge_notes(judge.name), list(judge.notes))
 
     def _read_answers(self, judge: Judge, checkpoint: Checkpoint, task: Task, path: Path) -> None:
         completions = tables.read_completions(self.outputs.path(checkpoint, task))

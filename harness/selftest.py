@@ -15,8 +15,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from harness import policy
-from harness.domain import Finding, LabelledCompletion, Limit, Measurement, Outcome, Severity
+from harness import noise, policy
+from harness.domain import Finding, Limit, Measurement, Outcome, Severity
 from harness.errors import HarnessError
 from harness.noise import CHANGES, Alarms, Floor, Noise
 from harness.probes import displacement, preference, refusal
@@ -69,11 +69,8 @@ def measure(
         and all(map(math.isfinite, (m.value, m.low, m.high)))
     ]
     known = {item.key for item in floors}
-    without = [
-        (limit.metric, limit.corpus, limit.unit)
-        for limit in (item.limit for item in findings)
-        if limit.metric.endswith(CHANGES) and (limit.metric, limit.corpus, limit.unit) not in known
-    ]
+    asked = [item.limit for item in findings if item.limit.metric.endswith(CHANGES)]
+    without = [what for what in map(noise.key, asked) if what not in known]
     alarms = _alarms(limits, comparisons, replicates)
     return Noise(
         run=run,
@@ -123,16 +120,11 @@ def _results(limit: Limit, comparison: Comparison) -> tuple[list[Any], list[Any]
     try:
         if limit.metric in refusal.MEASURES:
             reference, candidate = comparison.labels(limit.corpus)
-            return [_plain(item) for item in reference], [_plain(item) for item in candidate]
+            return refusal.uncategorised(reference), refusal.uncategorised(candidate)
         before, after = comparison.scores(limit.corpus)
         return [replace(item, category="") for item in before], [replace(item, category="") for item in after]
     except HarnessError:  # the limit's own case has said why
         return None
-
-
-def _plain(item: LabelledCompletion) -> LabelledCompletion:
-    """Without its category: slices are not needed, and cost most of the time."""
-    return replace(item, completion=replace(item.completion, category=""))
 
 
 def _swaps(items: Sequence[Any], rng: random.Random) -> list[bool]:

@@ -43,7 +43,7 @@ from harness.noise import Noise
 from harness.protocols import Engine, Judge
 from harness.running import Earlier
 from harness.stats.agreement import kappa
-from harness.stats.power import PAIRED_SHARES, describe
+from harness.stats.power import describe
 from harness.stats.sequential import SPENT_EARLY
 
 CASE = "harness-case"
@@ -524,10 +524,9 @@ def _power(run: Run) -> tuple[str, ...]:
     """What the plan can tell, a line for each limit on paired shares of whole corpora."""
     lines: list[str] = []
     for limit in run.policy.limits if run.policy.decoding.samples == 1 else ():
-        if limit.metric in PAIRED_SHARES and not limit.cluster and limit.is_maximum:
-            shares = SPENT_EARLY if run.early_stop and run.follows(limit) else None
-            count = len(run.corpora[limit.corpus].items)
-            lines.append(describe(limit, count, run.policy.discordance, spent_early=shares))
+        shares = SPENT_EARLY if run.early_stop and run.follows(limit) else None
+        count = len(run.corpora[limit.corpus].items)
+        lines.append(describe(limit, count, run.policy.discordance, spent_early=shares))
     return tuple(filter(None, lines))
 
 

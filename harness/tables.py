@@ -127,7 +127,9 @@ def read_labelled(completions: Path, labels: Path) -> list[LabelledCompletion]:
     frame, answers = read_frame(labels), read_completions(completions)
     keys = [(str(name), int(sample)) for name, sample in zip(frame["prompt_id"], frame["sample"], strict=True)]
     if keys != [(item.prompt_id, item.sample) for item in answers]:
-        raise RecordError(f"{labels} holds labels of other answers than {completions}; run the evaluation again")
+        raise RecordError(
+            f"{labels} holds labels of other answers than the completions beside it; run the evaluation again"
+        )
     return [LabelledCompletion(a, r) for a, r in zip(answers, read_readings(labels), strict=True)]
 
 

@@ -167,38 +167,23 @@ def _load(path: Path, options: EngineOptions, device: torch.device, dtype: torch
     """A transformers sequence classifier in eval mode. Raises ``CheckpointError`` where a tensor is missing."""
     import transformers
 
-    try:
-        with loading.quiet():
-            module, info = transformers.AutoModelForSequenceClassification.from_pretrained(
-                path,
-                dtype=dtype,
-                trust_remote_code=options.trust_remote_code,
-                use_safetensors=None if options.unsafe_weights else True,
-                output_loading_info=True,
-                **({"device_map": {"": device}} if device.type == "cuda" else {}),
-            )
-    except torch.OutOfMemoryError as error:
-        raise CheckpointError(
-            f"the classifier {path} does not fit into the memory of {device}; free some, or use dtype bfloat16 or "
-            "device cpu"
-        ) from error
-    except Exception as error:  # transformers raises many kinds; all mean that this checkpoint cannot be run
-        raise CheckpointError(
-            f"the classifier {path} cannot be loaded: {first_line(error)}{loading.cure(error)}"
-        ) from error
-    for kind in ("missing_keys", "mismatched_keys"):
-        if keys := sorted(str(key) for key in info.get(kind, ())):
-            raise CheckpointError(
-                f"{path} is not a whole classifier: {len(keys)} {kind.replace('_', ' ')} ({', '.join(keys[:3])}"
-                f"{', ...' if len(keys) > 3 else ''}), where it would run with random numbers; give a checkpoint that "
-                "was trained to classify, with its head"
-            )
+    module = loading.pretrained(
+        transformers.AutoModelForSequenceClassification,
+        path,
+        options,
+        device,
+        dtype,
+        name=f"the classifier {path}",
+        smaller="dtype bfloat16 or device cpu",
+        unfit=lambda tensors: (
+            f"{path} is not a whole classifier: {tensors}, where it would run with random numbers; give a checkpoint "
+            "that was trained to classify, with its head"
+        ),
+    )
     config = module.config.get_text_config()
-    if getattr(config, "attn_logit_softcapping", None):
-        module.set_attn_implementation("eager")  # the default one leaves the cap on attention scores out, silently
     if hasattr(config, "use_cache"):
         config.use_cache = False  # nothing is generated
-    return module.eval()
+    return module
 
 
 def _positions(module: Any) -> int | None:

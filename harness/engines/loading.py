@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import gc
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -168,14 +168,53 @@ class Loader:
 def load_weights(path: Path, options: EngineOptions, device: torch.device, dtype: torch.dtype) -> Any:
     """A transformers causal LM from a directory, in eval mode, with decoding settings of its own removed.
 
-    Raises ``CheckpointError`` where it cannot be loaded or where tensors are missing (transformers would fill them with
-    random numbers).
+    Raises as ``pretrained``.
     """
     import transformers
 
+    module = pretrained(
+        transformers.AutoModelForCausalLM,
+        path,
+        options,
+        device,
+        dtype,
+        name=str(path),
+        smaller="--model-dtype bfloat16 or --model-device cpu",
+        unfit=lambda tensors: (
+            f"{path}: the weights do not fit config.json: {tensors}; the model would run with random numbers there; "
+            "use the config.json that was saved with these weights"
+        ),
+    )
+    module.generation_config = transformers.GenerationConfig()
+    return module
+
+
+def pretrained(
+    auto: Any,
+    path: Path,
+    options: EngineOptions,
+    device: torch.device,
+    dtype: torch.dtype,
+    *,
+    name: str,
+    smaller: str,
+    unfit: Callable[[str], str],
+) -> Any:
+    """A transformers model from a directory, in eval mode.
+
+    Args:
+        auto: the transformers class that loads it.
+        path, options, device, dtype: what is loaded, and how.
+        name: what messages call it.
+        smaller: what makes it fit into less memory.
+        unfit: tensors that are missing, in words -> what to say of that.
+
+    Raises:
+        CheckpointError: it cannot be loaded, or tensors are missing (transformers would fill them with random numbers).
+    """
     try:
-        with quiet():
-            module, info = transformers.AutoModelForCausalLM.from_pretrained(
+        with _quiet():
+            module, info = auto.from_pretrained(
                 path,
                 dtype=dtype,
                 trust_remote_code=options.trust_remote_code,
@@ -185,25 +224,20 @@ def load_weights(path: Path, options: EngineOptions, device: torch.device, dtype
             )
     except torch.OutOfMemoryError as error:
         raise CheckpointError(
-            f"{path} does not fit into the memory of {device}; free some, or use --model-dtype bfloat16 or "
-            "--model-device cpu"
+            f"{name} does not fit into the memory of {device}; free some, or use {smaller}"
         ) from error
     except Exception as error:  # transformers raises many kinds; all mean that this checkpoint cannot be run
-        raise CheckpointError(f"{path} cannot be loaded: {first_line(error)}{cure(error)}") from error
+        raise CheckpointError(f"{name} cannot be loaded: {first_line(error)}{_cure(error)}") from error
     for kind in ("missing_keys", "mismatched_keys"):
         if keys := sorted(str(key) for key in info.get(kind, ())):
-            raise CheckpointError(
-                f"{path}: the weights do not fit config.json: {len(keys)} {kind.replace('_', ' ')} "
-                f"({', '.join(keys[:3])}{', ...' if len(keys) > 3 else ''}); the model would run with random numbers "
-                "there; use the config.json that was saved with these weights"
-            )
+            more = ", ..." if len(keys) > 3 else ""
+            raise CheckpointError(unfit(f"{len(keys)} {kind.replace('_', ' ')} ({', '.join(keys[:3])}{more})"))
     if getattr(module.config.get_text_config(), "attn_logit_softcapping", None):
         module.set_attn_implementation("eager")  # the default one leaves the cap on attention scores out, silently
-    module.generation_config = transformers.GenerationConfig()
     return module.eval()
 
 
-def cure(error: Exception) -> str:
+def _cure(error: Exception) -> str:
     text = str(error)
     if "trust_remote_code" in text:
         return "; it needs code of its own: read that code, then pass --trust-remote-code"
@@ -274,7 +308,7 @@ def _threads(module: Any, device: torch.device) -> Iterator[None]:
 
 
 @contextmanager
-def quiet() -> Iterator[None]:
+def _quiet() -> Iterator[None]:
     """No progress bars of transformers while weights load."""
     from transformers.utils import logging
 

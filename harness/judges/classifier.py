@@ -10,7 +10,6 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -191,7 +190,9 @@ class ClassifierJudge:
             own = self._openers.options
             options = replace(own, dtype=self._dtype, device=self._device or own.device, chat_template="", base="")
             try:
-                classifier = self._openers.classifier(self._spec(), options, self._max_tokens)
+                classifier = self._openers.classifier(
+                    self._openers.located(self._checkpoint), options, self._max_tokens
+                )
             except CheckpointError as error:
                 raise CheckpointError(f"the judge 'classifier', option 'checkpoint': {error}") from error
             try:
@@ -201,11 +202,6 @@ class ClassifierJudge:
                 raise
             self._open = classifier
         return self._open
-
-    def _spec(self) -> str:
-        """The checkpoint as engines find it: a path of the policy's as one from here, a hub id as it is."""
-        path = self._openers.root / Path(self._checkpoint).expanduser()
-        return str(path) if path.exists() or self._checkpoint.startswith((".", "~")) else self._checkpoint
 
     def _check_classes(self, classes: Sequence[str]) -> None:
         """Every class has a meaning, and nothing else has. Raises ``OptionError``."""

@@ -127,12 +127,12 @@ class ModelJudge:
                 "the judge's option 'chat_template' has no use here: the rubric is raw, so its template is the whole "
                 "input; leave 'chat_template' out, or set 'raw: false'"
             )
-        self._spec = _located(openers.root, checkpoint)
+        self._spec = openers.located(checkpoint)
         self._openers = openers
         self._options = replace(
             openers.options,
             dtype=dtype,
-            chat_template="raw" if self._rubric.raw else _located(openers.root, chat_template, file=True),
+            chat_template="raw" if self._rubric.raw else _template_file(openers.root, chat_template),
             base="",
             scoring="auto",
             allow_identical=False,
@@ -385,12 +385,9 @@ def _sampled(count: int, size: int) -> list[int]:
     return sorted(int(index) for index in np.random.default_rng(0).permutation(count)[:size])
 
 
-def _located(root: Path, spec: str, *, file: bool = False) -> str:
-    """A path of the policy's as one from here; what is no path there (a hub id, ``raw``) stays as it is."""
-    if not spec or (file and spec == "raw"):
-        return spec
-    path = root / Path(spec).expanduser()
-    return str(path) if file or path.exists() or spec.startswith((".", "~")) else spec
+def _template_file(root: Path, template: str) -> str:
+    """A file of the policy's as one from here; nothing and ``raw`` stay as they are."""
+    return template if template in ("", "raw") else str(root / Path(template).expanduser())
 
 
 def _between(option: str, value: float, low: float, high: float) -> float:
