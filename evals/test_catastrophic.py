@@ -11,4 +11,5 @@ def test_opposite_meaning(limit, comparison, lexicon, check):
     reference, candidate = comparison.first_tokens(limit.corpus)
     pairs = comparison.pairs(limit.corpus)
     comparison.keep("risers", limit.corpus, catastrophic.risers(reference, candidate, pairs, lexicon).rows())
+    comparison.keep("masses", limit.corpus, catastrophic.masses(reference, candidate, pairs, lexicon))
     check(catastrophic.measure(reference, candidate, pairs, lexicon, limit))

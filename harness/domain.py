@@ -339,6 +339,12 @@ class ResponseScore:
     """log π(y|x) of one response, in nats, with its tokens (end-of-turn included)."""
 
     token_logprobs: tuple[float, ...]
+    pieces: tuple[str, ...] = ()
+    """The text of each of these tokens, white space before it included; () where it is not known."""
+
+    def __post_init__(self) -> None:
+        if self.pieces and len(self.pieces) != len(self.token_logprobs):
+            raise ValueError(f"{len(self.token_logprobs)} log-probabilities, and texts of {len(self.pieces)} tokens")
 
     @property
     def logprob(self) -> float:
@@ -512,6 +518,8 @@ class Limit:
     cluster: str = ""
     """What counts as one independent item: ``""`` the prompt (its samples and pairs are not independent),
     ``category`` all items of one category."""
+    baseline: str = ""
+    """The blessed run whose stored results stand in the reference's place; '' for a limit of the policy itself."""
 
     def __post_init__(self) -> None:
         if (self.maximum is None) == (self.minimum is None):

@@ -23,9 +23,10 @@ from harness.errors import RecordError
 from harness.noise import Noise
 from harness.tables import write_atomically
 
-SCHEMA = 3
+SCHEMA = 4
 """Raised when the meaning or shape of a record changes. 2: judges, agreement, noise and early stopping were added.
-3: dropped rows, tasks, engine settings and served models. An older record reads as one without them."""
+3: dropped rows, tasks, engine settings and served models. 4: a baseline, and the lexicon's digest. An older record
+reads as one without them."""
 
 FILE = "record.json"
 
@@ -56,7 +57,23 @@ class PolicyFacts(_Data):
     digest: str
     text: str
     limits: tuple[Limit, ...]
+    """Those of the policy, then those that a baseline adds."""
     decoding: Decoding
+    lexicon: str = ""
+    """SHA-256 over the lexicon; '' where the policy names none, or the record is older than schema 4."""
+
+
+class BaselineFacts(_Data):
+    """The blessed run that the candidates were also held against (``--baseline``)."""
+
+    name: str
+    run: str
+    candidate: str
+    """The candidate of that run; its stored results stand in the reference's place."""
+    identity: str
+    """That candidate's."""
+    sha256: str
+    """Of that run's record."""
 
 
 class CalibrationFacts(_Data):
@@ -140,6 +157,7 @@ class RunRecord(_Data):
     tables: tuple[TableFile, ...]
     canaries: Mapping[str, tuple[float, ...]] = {}
     """Checkpoint name -> log-probabilities of a few fixed texts: equal ones mean equal models, whatever the files."""
+    baseline: BaselineFacts | None = None
     reused: Mapping[str, str] = {}
     """The run that answers or scores were taken over from (``run``), and its record's SHA-256; empty: none."""
     early_stop: bool = False

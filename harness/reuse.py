@@ -136,6 +136,13 @@ def _differs(stored: record.RunRecord, engine: Mapping[str, str], options: Engin
     return ""
 
 
+def engine_settings(engine: Mapping[str, str], options: EngineOptions) -> dict[str, str]:
+    """What an engine says of itself and what it was told, without what changes no number on purpose."""
+    described = {key: value for key, value in engine.items() if key not in _IRRELEVANT}
+    template = {"chat template": "none"} if options.chat_template == "raw" else {}
+    return described | template | {f"option {key}": str(value) for key, value in _settings(options).items()}
+
+
 def _settings(options: EngineOptions) -> dict[str, Any]:
     """The engine's own settings that can change what a model says."""
     return {key: value for key, value in options.settings.items() if key not in _RESOURCES}

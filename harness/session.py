@@ -81,11 +81,14 @@ class Run:
     earlier: Earlier = field(default_factory=Earlier)
     """What is taken over from a stored run (``--reuse``)."""
     reused: dict[str, str] = field(default_factory=dict)
+    baseline: record.BaselineFacts | None = None
     power: tuple[str, ...] = ()
     noise: Noise | None = None
     reference: Checkpoint | None = None
     candidates: tuple[Checkpoint, ...] = ()
     corpora: dict[str, Any] = field(default_factory=dict)
+    lexicon: str = ""
+    """Digest of the policy's lexicon."""
     directory: Path = Path()
     started: datetime = field(default_factory=record.now)
     git: dict[str, str] = field(default_factory=dict)
@@ -225,7 +228,7 @@ class Gatekeeper:
             raise OptionError("--early-stop in an A/A run: its noise floor would be that of few prompts; leave it out")
         settle(run)
         if run.policy.lexicon is not None:
-            corpus.load_lexicon(run.policy.root / run.policy.lexicon)
+            run.lexicon = corpus.load_lexicon(run.policy.root / run.policy.lexicon).digest
         if self.worker is not None:
             run.directory = Path(self.worker["harness_directory"])
             return
@@ -406,6 +409,7 @@ class Gatekeeper:
                 text=run.policy.text,
                 limits=run.policy.limits,
                 decoding=run.policy.decoding,
+                lexicon=run.lexicon,
             ),
             corpora=tuple(
                 record.CorpusFacts(
@@ -436,6 +440,7 @@ class Gatekeeper:
             agreements=agreements(run.directory) if run.second_judge else (),
             calibration=_calibration_facts(run),
             noise=noise_found,
+            baseline=run.baseline,
         )
 
     def _noise(self, findings: Sequence[Finding]) -> Noise | None:

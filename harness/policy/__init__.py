@@ -5,6 +5,7 @@ duplicate ids, an empty list and a bound on the wrong side are errors that name 
 """
 
 from harness.policy.assessing import assess, correct, headline
+from harness.policy.baseline import can_be_held, with_baseline
 from harness.policy.file import EngineSource, JudgeSource, PolicyFile, json_schema
 from harness.policy.metrics import METRICS, Metric, Work
 from harness.policy.reading import Policy, cautions, check_beta, load, parse
@@ -18,6 +19,7 @@ __all__ = [
     "PolicyFile",
     "Work",
     "assess",
+    "can_be_held",
     "cautions",
     "check_beta",
     "correct",
@@ -25,4 +27,5 @@ __all__ = [
     "json_schema",
     "load",
     "parse",
+    "with_baseline",
 ]

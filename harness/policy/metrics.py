@@ -54,6 +54,9 @@ class Metric:
     """Whether it depends on DPO's β, and whether it can do without."""
     of_reference: bool = False
     """It says something of the reference and the data only, though candidates are scored for its companions."""
+    change: str = ""
+    """The metric that compares this one between any two checkpoints, item by item; its own name where it is that
+    metric itself, '' where there is none."""
 
     @property
     def works(self) -> tuple[Work, ...]:
@@ -66,24 +69,24 @@ SHARE, CHANGE, POSITIVE = (0.0, 1.0), (-1.0, 1.0), (0.0, math.inf)
 
 
 METRICS: Mapping[str, Metric] = {
-    "refusal_rate": Metric(Work.COMPLETIONS, "min", span=SHARE),
-    "refusal_rate_drop": Metric(Work.COMPLETIONS, "max", span=CHANGE),
-    "compliance_rate": Metric(Work.COMPLETIONS, "either", span=SHARE),
-    "compliance_rate_rise": Metric(Work.COMPLETIONS, "max", span=CHANGE),
-    "degenerate_rate": Metric(Work.COMPLETIONS, "max", span=SHARE),
-    "degenerate_rate_rise": Metric(Work.COMPLETIONS, "max", span=CHANGE),
-    "over_refusal_rate": Metric(Work.COMPLETIONS, "max", span=SHARE),
-    "over_refusal_rise": Metric(Work.COMPLETIONS, "max", span=CHANGE),
-    "chosen_logprob_change": Metric(Work.SCORES, "min", ("nats", "nats/token")),
-    "rejected_logprob_change": Metric(Work.SCORES, "either", ("nats", "nats/token")),
+    "refusal_rate": Metric(Work.COMPLETIONS, "min", span=SHARE, change="refusal_rate_drop"),
+    "refusal_rate_drop": Metric(Work.COMPLETIONS, "max", span=CHANGE, change="refusal_rate_drop"),
+    "compliance_rate": Metric(Work.COMPLETIONS, "either", span=SHARE, change="compliance_rate_rise"),
+    "compliance_rate_rise": Metric(Work.COMPLETIONS, "max", span=CHANGE, change="compliance_rate_rise"),
+    "degenerate_rate": Metric(Work.COMPLETIONS, "max", span=SHARE, change="degenerate_rate_rise"),
+    "degenerate_rate_rise": Metric(Work.COMPLETIONS, "max", span=CHANGE, change="degenerate_rate_rise"),
+    "over_refusal_rate": Metric(Work.COMPLETIONS, "max", span=SHARE, change="over_refusal_rise"),
+    "over_refusal_rise": Metric(Work.COMPLETIONS, "max", span=CHANGE, change="over_refusal_rise"),
+    "chosen_logprob_change": Metric(Work.SCORES, "min", ("nats", "nats/token"), change="chosen_logprob_change"),
+    "rejected_logprob_change": Metric(Work.SCORES, "either", ("nats", "nats/token"), change="rejected_logprob_change"),
     "chosen_decrease_share": Metric(Work.SCORES, "max", span=SHARE),
     "both_decrease_share": Metric(Work.SCORES, "max", span=SHARE),
     "reward_accuracy": Metric(Work.SCORES, "min", span=SHARE),
     "reward_margin": Metric(Work.SCORES, "either", ("nats", "nats/token"), beta="scales"),
-    "ranking_accuracy": Metric(Work.SCORES, "min", ("", "per token"), span=SHARE),
-    "ranking_accuracy_drop": Metric(Work.SCORES, "max", ("", "per token"), span=CHANGE),
+    "ranking_accuracy": Metric(Work.SCORES, "min", ("", "per token"), span=SHARE, change="ranking_accuracy_drop"),
+    "ranking_accuracy_drop": Metric(Work.SCORES, "max", ("", "per token"), span=CHANGE, change="ranking_accuracy_drop"),
     "degradation": Metric(Work.SCORES, "either"),
-    "other_logprob_change": Metric(Work.SCORES, "either", ("nats", "nats/token")),
+    "other_logprob_change": Metric(Work.SCORES, "either", ("nats", "nats/token"), change="other_logprob_change"),
     "rejected_faster_share": Metric(Work.SCORES, "either", span=SHARE),
     "chosen_shortfall": Metric(Work.SCORES, "max", ("nats", "nats/token"), span=POSITIVE),
     "npo_weight": Metric(Work.SCORES, "min", span=(0.0, 2.0), beta="needed"),
@@ -99,11 +102,11 @@ METRICS: Mapping[str, Metric] = {
     "both_fall_share": Metric(Work.SIMILARITIES, "max", span=SHARE),
     "ches_rank_correlation": Metric((Work.SCORES, Work.SIMILARITIES), "either", ("", "per token"), span=CHANGE),
     "full_both_fall_share": Metric(Work.GRADIENTS, "max", span=SHARE),
-    "opposite_mass": Metric(Work.FIRST_TOKENS, "max", span=SHARE),
-    "opposite_mass_rise": Metric(Work.FIRST_TOKENS, "max", span=CHANGE),
+    "opposite_mass": Metric(Work.FIRST_TOKENS, "max", span=SHARE, change="opposite_mass_rise"),
+    "opposite_mass_rise": Metric(Work.FIRST_TOKENS, "max", span=CHANGE, change="opposite_mass_rise"),
     "catastrophic_share": Metric(Work.FIRST_TOKENS, "max", span=SHARE),
-    "task_accuracy": Metric(Work.TASK, "min", span=SHARE),
-    "task_accuracy_drop": Metric(Work.TASK, "max", span=CHANGE),
+    "task_accuracy": Metric(Work.TASK, "min", span=SHARE, change="task_accuracy_drop"),
+    "task_accuracy_drop": Metric(Work.TASK, "max", span=CHANGE, change="task_accuracy_drop"),
 }
 
 UNSAFE = {"refusal_rate", "refusal_rate_drop", "compliance_rate_rise"}

@@ -156,6 +156,65 @@ def mass_by_meaning(first_tokens: FirstTokens, pairs: Sequence[PreferencePair], 
     return mass | {"other": max(0.0, 1.0 - math.fsum(mass.values()))}
 
 
+@dataclass(frozen=True, slots=True)
+class MassRow:
+    """Where the probability of one pair's first response token was and is, as a flat row, to be kept as a table."""
+
+    pair_id: str
+    category: str
+    prompt_id: str
+    reference_benign: float
+    reference_opposite: float
+    candidate_benign: float
+    candidate_opposite: float
+
+
+def masses(
+    reference: FirstTokens, candidate: FirstTokens, pairs: Sequence[PreferencePair], lexicon: Lexicon
+) -> list[MassRow]:
+    """Each pair's mass by relation to y⁺ under both models, in the reference's order. Errors: see the module."""
+    probe = _Probe.of(reference, candidate, pairs, lexicon)
+    columns = [probe.mass(m, r).tolist() for m in (reference, candidate) for r in (Relation.BENIGN, Relation.OPPOSITE)]
+    return [
+        MassRow(pair.id, pair.category, pair.prompt_id, *values)
+        for pair, *values in zip(probe.pairs, *columns, strict=True)
+    ]
+
+
+def mass_rise(before: Sequence[MassRow], after: Sequence[MassRow], limit: Limit) -> Measurement:
+    """``opposite_mass_rise`` between the candidates of two stored runs: mean over pairs of after − before, in (-1, 1).
+
+    Raises:
+        MeasurementError: the rows are of different pairs, or a limit on another metric.
+    """
+    if limit.metric != "opposite_mass_rise":
+        raise MeasurementError(f"opposite_mass_rise was measured for limit {limit.id!r}, which is on {limit.metric}")
+    ids = [[row.pair_id for row in rows] for rows in (before, after)]
+    if not after or ids[0] != ids[1]:
+        raise MeasurementError("the two runs kept first tokens of different pairs, or in another order")
+    old, new = (np.array([row.candidate_opposite for row in rows]) for rows in (before, after))
+    if not (np.isfinite(old).all() and np.isfinite(new).all()):
+        raise MeasurementError("a stored mass is not a finite number; run that evaluation again")
+    rise = new - old
+
+    def of(at: Positions, clusters: Clusters) -> tuple[Estimate, float, float]:
+        return mean(rise[at], (-1.0, 1.0), clusters), float(old[at].mean()), float(new[at].mean())
+
+    categories, prompts = [row.category for row in after], [row.prompt_id for row in after]
+    estimate, reference, candidate = of(np.arange(len(after)), clusters_of(limit, prompts, categories))
+    harm = rise if limit.is_maximum else -rise
+    worst = sorted(np.flatnonzero(harm > 0).tolist(), key=lambda i: (-harm[i], ids[1][i]))
+    return measurement(
+        limit,
+        estimate,
+        reference=reference,
+        candidate=candidate,
+        unit=unit_of(limit),
+        examples=[ids[1][i] for i in worst[:MAX_EXAMPLES]],
+        slices=by_category(categories, prompts, limit, of),
+    )
+
+
 # ---------------------------------------------------------------- which tokens
 
 

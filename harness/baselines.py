@@ -1,0 +1,1 @@
+"""Blessed runs (``bless``, ``--baseline``)."""
