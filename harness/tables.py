@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, fields
 from pathlib import Path
@@ -146,8 +147,9 @@ def read_labelled(completions: Path, labels: Path) -> list[LabelledCompletion]:
 
 
 def write_scores(path: Path, scores: Sequence[PairScore]) -> None:
-    """[pairs]: pair_id, category, chosen_logprobs and rejected_logprobs (lists, nats),
-    tokenised_apart, other_logprobs (a list for each third response), prompt_id."""
+    """[pairs]: pair_id, category, chosen_logprobs and rejected_logprobs (lists, nats), tokenised_apart, other_logprobs
+    (a list for each third response), prompt_id, chosen_pieces and rejected_pieces (lists of texts; empty: not known).
+    """
     write_frame(
         path,
         {
@@ -158,6 +160,8 @@ def write_scores(path: Path, scores: Sequence[PairScore]) -> None:
             "tokenised_apart": [item.tokenised_apart for item in scores],
             "other_logprobs": [[list(other.token_logprobs) for other in item.others] for item in scores],
             "prompt_id": [item.prompt_id for item in scores],
+            "chosen_pieces": [list(item.chosen.pieces) for item in scores],
+            "rejected_pieces": [list(item.rejected.pieces) for item in scores],
         },
     )
 
@@ -166,8 +170,8 @@ def read_scores(path: Path) -> list[PairScore]:
     return [
         PairScore(
             pair_id=row["pair_id"],
-            chosen=ResponseScore(tuple(map(float, row["chosen_logprobs"]))),
-            rejected=ResponseScore(tuple(map(float, row["rejected_logprobs"]))),
+            chosen=ResponseScore(tuple(map(float, row["chosen_logprobs"])), _pieces(row, "chosen_pieces")),
+            rejected=ResponseScore(tuple(map(float, row["rejected_logprobs"])), _pieces(row, "rejected_pieces")),
             tokenised_apart=bool(row["tokenised_apart"]),
             category=row["category"],
             others=tuple(ResponseScore(tuple(map(float, other))) for other in row.get("other_logprobs", ())),
@@ -175,6 +179,11 @@ def read_scores(path: Path) -> list[PairScore]:
         )
         for row in _records(path)
     ]
+
+
+def _pieces(row: Mapping[str, Any], column: str) -> tuple[str, ...]:
+    """Texts of tokens; () in a table that does not have them."""
+    return tuple(map(sys.intern, row.get(column, ())))
 
 
 def read_similarities(path: Path) -> list[PairSimilarity]:

@@ -28,9 +28,25 @@ def test_scores_keep_every_bit(tmp_path):
     scores = [
         PairScore("a", ResponseScore(values), ResponseScore((-0.5,)), True, "x"),
         PairScore("b", ResponseScore((-1.0,)), ResponseScore(())),
+        PairScore("c", ResponseScore((-1.0, -2.0), (" naïve", "\u202e\x00")), ResponseScore((-0.5,), ("",))),
     ]
     tables.write_scores(tmp_path / "s.parquet", scores)
     assert tables.read_scores(tmp_path / "s.parquet") == scores
+
+
+def test_scores_without_texts_of_tokens(tmp_path):
+    """As tables were before these were kept, and as they are where a server tokenises."""
+    scores = [PairScore("a", ResponseScore((-1.0,)), ResponseScore((-0.5,)))]
+    tables.write_scores(tmp_path / "s.parquet", scores)
+    assert tables.read_scores(tmp_path / "s.parquet") == scores
+    frame = tables.read_frame(tmp_path / "s.parquet").drop(columns=["chosen_pieces", "rejected_pieces"])
+    frame.to_parquet(tmp_path / "old.parquet", index=False)
+    assert tables.read_scores(tmp_path / "old.parquet") == scores
+
+
+def test_texts_of_other_tokens_are_refused():
+    with pytest.raises(ValueError, match="1 log-probabilities, and texts of 2 tokens"):
+        ResponseScore((-1.0,), ("a", "b"))
 
 
 def test_first_tokens(tmp_path):

@@ -195,7 +195,9 @@ class HfModel:
         for pair, ids, rows in zip(pairs, tokenised, found.logprobs, strict=True):
             if not all(math.isfinite(value) for row in rows for value in row):
                 raise self._not_finite("a log-probability", pair)
-            chosen, rejected, *others = (ResponseScore(tuple(row)) for row in rows)
+            chosen, rejected, *others = (
+                ResponseScore(tuple(row), pieces) for row, pieces in zip(rows, ids.pieces, strict=True)
+            )
             scores.append(PairScore(pair.id, chosen, rejected, ids.apart, pair.category, tuple(others), pair.prompt_id))
         return scores
 

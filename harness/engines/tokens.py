@@ -20,8 +20,10 @@ same tokens of pairs in the standard format (texts, not messages).
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -62,6 +64,9 @@ class TokenisedPair:
     """A response had to be tokenised apart from its prompt."""
     others: tuple[tuple[tuple[int, ...], tuple[int, ...]], ...] = ()
     """(prompt, response) of each third response."""
+    pieces: tuple[tuple[str, ...], ...] = ()
+    """Texts of the tokens of chosen, rejected and third responses, which joined are the text that was scored; each ()
+    for a tokenizer that does not say where in the text its tokens are."""
 
 
 class ChatTokenizer:
@@ -115,15 +120,16 @@ class ChatTokenizer:
         """
         if pair.messages:
             self._check_taken(f"pair {pair.id!r}", pair.messages)
-        responses = [self.response_ids(pair.conversation, text) for text in (pair.chosen, pair.rejected, *pair.others)]
-        (chosen_prompt, chosen, _), (rejected_prompt, rejected, _) = responses[:2]
+        responses = [self._response(pair.conversation, text) for text in (pair.chosen, pair.rejected, *pair.others)]
+        (chosen_prompt, chosen, _, _), (rejected_prompt, rejected, _, _) = responses[:2]
         return TokenisedPair(
             chosen_prompt=chosen_prompt,
             chosen=chosen,
             rejected_prompt=rejected_prompt,
             rejected=rejected,
-            apart=any(apart for _, _, apart in responses),
-            others=tuple((prompt, response) for prompt, response, _ in responses[2:]),
+            apart=any(apart for _, _, apart, _ in responses),
+            others=tuple((prompt, response) for prompt, response, _, _ in responses[2:]),
+            pieces=tuple(pieces for *_, pieces in responses),
         )
 
     def _check_taken(self, what: str, messages: Sequence[Message]) -> None:
@@ -145,15 +151,24 @@ class ChatTokenizer:
 
     def response_ids(self, prompt: Conversation, response: str) -> tuple[tuple[int, ...], tuple[int, ...], bool]:
         """(prompt ids [P], response ids [R], tokenised apart) of one response."""
+        return self._response(prompt, response)[:3]
+
+    def _response(
+        self, prompt: Conversation, response: str
+    ) -> tuple[tuple[int, ...], tuple[int, ...], bool, tuple[str, ...]]:
+        """As ``response_ids``, and the texts of the response's tokens."""
         prompt_text = self.prompt_text(prompt)
         answer = self._answer_text(prompt, prompt_text, response)
         prompt_ids = self._encode(prompt_text)
-        full_ids = self._encode(prompt_text + answer)
-        apart = full_ids[: len(prompt_ids)] != prompt_ids
-        response_ids = self._encode(answer) if apart else full_ids[len(prompt_ids) :]
+        ids, pieces = self._encode_pieces(prompt_text + answer, len(prompt_ids))
+        apart = ids[: len(prompt_ids)] != prompt_ids
+        if apart:
+            ids, pieces = self._encode_pieces(answer, 0)
+        response_ids = ids if apart else ids[len(prompt_ids) :]
         if not response_ids or response_ids[-1] != self.end.token:
             response_ids = (*response_ids, self.end.token)
-        return self._with_bos(prompt_ids), response_ids, apart
+            pieces = (*pieces, str(self.tokenizer.convert_ids_to_tokens(self.end.token))) if self._tells_offsets else ()
+        return self._with_bos(prompt_ids), response_ids, apart, pieces
 
     def decode(self, ids: Sequence[int]) -> str:
         """Text of generated tokens without special tokens."""
@@ -229,6 +244,23 @@ class ChatTokenizer:
     def _encode(self, text: str) -> tuple[int, ...]:
         ids = self.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
         return tuple(ids)
+
+    @property
+    def _tells_offsets(self) -> bool:
+        return bool(self.tokenizer.is_fast)
+
+    def _encode_pieces(self, text: str, skip: int) -> tuple[tuple[int, ...], tuple[str, ...]]:
+        """All token ids, and the texts of those after the first ``skip``: from the end of one to the end of the next.
+
+        Of several tokens that make one character together the first one has its text, the others ''.
+        """
+        if not self._tells_offsets:
+            return self._encode(text), ()
+        encoded = self.tokenizer(text, add_special_tokens=False, verbose=False, return_offsets_mapping=True)
+        ends = [end for _, end in encoded["offset_mapping"]]
+        edges = [ends[skip - 1] if 0 < skip <= len(ends) else 0, *ends[skip:]]
+        pieces = tuple(sys.intern(text[start:end]) for start, end in pairwise(edges))
+        return tuple(encoded["input_ids"]), pieces
 
     def _with_bos(self, ids: tuple[int, ...]) -> tuple[int, ...]:
         if not self._prepends_bos or self.bos is None or ids[:1] == (self.bos,):

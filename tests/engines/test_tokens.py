@@ -341,3 +341,62 @@ def test_real_preferences_tokenise_with_their_prompt(shared_data: Path) -> None:
         assert not apart, number
         assert text_of(chat, response) == row["chosen"].strip() + "<|eot_id|>"
         assert prompt == chat.prompt_ids(row["prompt"])
+
+
+TEXTS = ("Yes, I can.", "No,  never.\n\tReally", "naïve 日本語 👩‍👩‍👧 Ω", " <b>x</b>", "a" * 50)
+
+
+@pytest.mark.parametrize("template", REAL)
+@pytest.mark.parametrize("file", ["olmo_dolma2.json", "olmo_neox_dolma_v1_5.json"])
+def test_the_texts_of_tokens_joined_are_what_is_scored(shared_data: Path, file: str, template: str) -> None:
+    chat = chat_of(real_tokenizer(shared_data, file, template))
+    for chosen in TEXTS:
+        ids = chat.pair_ids(PreferencePair("a", "Is it fine?", chosen, "No, never."))
+        for tokens, pieces in zip((ids.chosen, ids.rejected), ids.pieces, strict=True):
+            assert len(pieces) == len(tokens)
+        whole = "".join(ids.pieces[0])
+        assert whole.strip() == chat.tokenizer.decode(ids.chosen).strip()
+        assert whole.removesuffix(chat.end.text).strip() == chosen.strip()
+    tokens, pieces = ids.rejected, ids.pieces[1]
+    plain = [text for text in zip(tokens, pieces, strict=True) if text[1].isascii()]
+    assert len(plain) == len(tokens)
+    for token, piece in plain:  # each is its own token's text, not its neighbour's
+        assert chat.tokenizer.decode([token]).strip() == piece.strip()
+
+
+def test_texts_of_tokens_where_prompt_and_answer_are_tokenised_apart(bench: Any) -> None:
+    template = (
+        "{%- for m in messages %}{{- m['content'] }}{%- endfor %}{%- if add_generation_prompt %}{{- 'S' }}{%- endif %}"
+    )
+    chat = chat_of(bench.tokenizer(template))
+    ids = chat.pair_ids(PreferencePair("a", "Hi", "ure.", "orry, I"))
+    assert "".join(ids.pieces[0]).removesuffix("<|end|>") == "ure."
+    assert [len(part) for part in ids.pieces] == [len(ids.chosen), len(ids.rejected)]
+
+
+def test_metaspace_tokens_keep_their_spaces() -> None:
+    """SentencePiece vocabularies write a space as part of the next token; decoding one token alone loses it."""
+    from tokenizers import decoders, models, pre_tokenizers
+
+    words = ["<unk>", "<s>", "</s>", "▁", *"▁yes ▁no ▁I ▁can".split(), "yes", "no", *"yesnoIca,."]
+    backend = Tokenizer(models.BPE({word: i for i, word in enumerate(dict.fromkeys(words))}, [], unk_token="<unk>"))
+    merges = [("y", "e"), ("ye", "s"), ("n", "o"), ("▁", "yes"), ("▁", "no")]
+    vocabulary = dict.fromkeys([*words, "ye"])
+    backend.model = models.BPE({word: i for i, word in enumerate(vocabulary)}, merges, unk_token="<unk>")
+    backend.pre_tokenizer = pre_tokenizers.Metaspace()
+    backend.decoder = decoders.Metaspace()
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=backend, bos_token="<s>", eos_token="</s>", unk_token="<unk>")
+    tokenizer.chat_template = RAW_TEMPLATE
+    chat = chat_of(tokenizer)
+    ids = chat.pair_ids(PreferencePair("a", "no", " yes no", " no yes"))
+    assert ids.pieces[0] == (" yes", " no", "</s>")
+    assert ids.pieces[1] == (" no", " yes", "</s>")
+
+
+def test_a_tokenizer_that_knows_no_places_gives_no_texts(bench: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    chat = chat_of(bench.tokenizer())
+    fast = chat.pair_ids(PreferencePair("a", "Hi", "Yes", "No"))
+    monkeypatch.setattr(ChatTokenizer, "_tells_offsets", False)
+    slow = chat.pair_ids(PreferencePair("a", "Hi", "Yes", "No"))
+    assert slow.pieces == ((), ())
+    assert (slow.chosen, slow.rejected) == (fast.chosen, fast.rejected)

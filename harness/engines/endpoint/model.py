@@ -265,13 +265,13 @@ class ServedModel:
     async def _score(self, client: openai.AsyncOpenAI, chat: ChatTokenizer | None, pair: PreferencePair) -> PairScore:
         ids = endpoint_tokens.of_pair(chat, pair) if chat else await self._tokens.of_pair(client, pair)
         scores = []
-        for prompt, response in ids.rows:
+        for (prompt, response), pieces in zip(ids.rows, ids.pieces or [()] * len(ids.rows), strict=True):
             if not prompt:
                 raise MeasurementError(f"pair {pair.id!r}: its prompt has no tokens; take it out of the corpus")
             row = await self._scorer.row(client, [*prompt, *response])
             if isinstance(row, Failure):
                 raise MeasurementError(f"{self.checkpoint.name} gives no score of pair {pair.id!r}: {row.after}")
-            scores.append(ResponseScore(row.logprobs[-len(response) :]))
+            scores.append(ResponseScore(row.logprobs[-len(response) :], pieces))
         chosen, rejected, *others = scores
         return PairScore(pair.id, chosen, rejected, ids.apart, pair.category, tuple(others), pair.prompt_id)
 

@@ -43,6 +43,8 @@ class Tokenised:
     """(prompt, response, its end of turn included) of the chosen, the rejected and third responses."""
     apart: bool = False
     """A response had to be tokenised apart from its prompt."""
+    pieces: tuple[tuple[str, ...], ...] = ()
+    """Texts of the responses' tokens, as ``rows``; () where the server tokenised."""
 
 
 def load(checkpoint: Checkpoint, tokenizer: str, options: EngineOptions) -> ChatTokenizer:
@@ -56,7 +58,7 @@ def of_pair(chat: ChatTokenizer, pair: PreferencePair) -> Tokenised:
     """By the tokenizer's files."""
     ids = chat.pair_ids(pair)
     both = ((ids.chosen_prompt, ids.chosen), (ids.rejected_prompt, ids.rejected))
-    return Tokenised((*both, *ids.others), ids.apart)
+    return Tokenised((*both, *ids.others), ids.apart, ids.pieces)
 
 
 class ServerTokens:

@@ -276,7 +276,8 @@ class VllmModel:
                 self._host.stop(self.checkpoint)
                 raise MeasurementError(f"vLLM died while {self.checkpoint.name} was scoring: {error}") from error
             responses = [
-                ResponseScore(tuple(row[len(prompt) - 1 :])) for row, (prompt, _) in zip(values, rows, strict=True)
+                ResponseScore(tuple(row[len(prompt) - 1 :]), pieces)
+                for row, (prompt, _), pieces in zip(values, rows, ids.pieces, strict=True)
             ]
             if not all(math.isfinite(value) for response in responses for value in response.token_logprobs):
                 raise MeasurementError(
