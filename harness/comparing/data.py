@@ -1,21 +1,13 @@
-"""Runs beside each other: one line per limit, one column per candidate, each held against the first column.
-
-**Better, worse or noise** is decided on the two candidates themselves, item by item, wherever both runs kept what they
-said: the metric that compares two checkpoints (``Metric.change``) is measured with the first column's candidate in the
-reference's place. Elsewhere two intervals that do not overlap tell two numbers apart, which needs a larger difference.
-Claims are corrected by Holm over the limits of a column. Numbers of other conditions (``conditions.py``) have no
-difference at all.
-"""
+"""What a comparison is, as data."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
 from harness.conditions import Difference
-from harness.domain import Checkpoint, Finding, Limit, Measurement
+from harness.domain import Checkpoint, Finding, Limit, Measurement, Severity
 from harness.record import RunRecord
 
 
@@ -43,6 +35,15 @@ class Column:
     record: RunRecord
     candidate: Checkpoint
 
+    def limit(self, name: str) -> Limit | None:
+        """The limit of that id in the run's policy."""
+        return next((item for item in self.record.policy.limits if item.id == name), None)
+
+    def blocks(self, name: str) -> bool:
+        """Whether the limit of that id blocks in this run."""
+        limit = self.limit(name)
+        return limit is not None and limit.severity is Severity.BLOCK
+
 
 @dataclass(frozen=True, slots=True)
 class Cell:
@@ -54,11 +55,14 @@ class Cell:
     """Why there is no finding; '' where there is one."""
     mark: Mark
     change: Measurement | None = None
-    """What the mark rests on where items could be paired: the change from the first column's candidate."""
+    """What the mark rests on where items could be paired: the change from the first column's candidate. Its
+    ``p_broken`` is the p-value of "worse"."""
     unlike: tuple[Difference, ...] = ()
     """What makes the two incomparable."""
     note: str = ""
     """Why the mark is what it is, where that is neither in ``change`` nor in ``unlike``; a bound that differs."""
+    by_intervals: bool = False
+    """The mark rests on whether two intervals overlap, which takes a larger difference than ``change`` would."""
     got_worse: bool = False
     """Worse by its mark, or kept in the first column and no longer here: what ``compare`` exits with 1 for."""
 
@@ -78,6 +82,7 @@ class Pivot:
     """Runs beside each other."""
 
     columns: tuple[Column, ...]
+    """The first is the one that all others are held against."""
     lines: tuple[Line, ...]
     accepted: tuple[str, ...] = ()
     """Kinds of difference that were to be overlooked (``--accept``)."""
@@ -85,19 +90,19 @@ class Pivot:
     @property
     def worse(self) -> tuple[tuple[Line, Column], ...]:
         """Blocking limits that got worse than in the first column, and where."""
-        raise NotImplementedError
+        return tuple((line, column) for line, column, cell in self._blocking() if cell.got_worse)
 
     @property
     def unknown(self) -> tuple[tuple[Line, Column], ...]:
         """Blocking limits that could not be compared with the first column, and where."""
-        raise NotImplementedError
+        return tuple((line, column) for line, column, cell in self._blocking() if cell.mark is Mark.INCOMPARABLE)
 
-
-def compare(runs: Sequence[Path], *, accept: Sequence[str] = ()) -> Pivot:
-    """Read runs and hold each of their candidates against the first one.
-
-    Args:
-        runs: run directories, the basis first; several candidates of a run are a column each.
-        accept: kinds of difference to overlook: ``version`` and ``engine`` only.
-    """
-    raise NotImplementedError
+    def _blocking(self) -> list[tuple[Line, Column, Cell]]:
+        """Cells beside the first column whose limit blocks in either run."""
+        first = self.columns[0]
+        return [
+            (line, column, cell)
+            for line in self.lines
+            for column, cell in zip(self.columns[1:], line.cells[1:], strict=True)
+            if first.blocks(line.limit.id) or column.blocks(line.limit.id)
+        ]
