@@ -18,7 +18,7 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
-from harness import plan, policy, record
+from harness import baselines, plan, policy, record
 from harness.domain import Checkpoint, Decision, Outcome, Severity
 from harness.engines import checkpoints, runs
 from harness.errors import HarnessError, MeasurementError, OptionError
@@ -231,6 +231,9 @@ class Gate:
                 return None
             rules = policy.load(Path(stored.policy.path))
             if rules.digest != stored.policy.digest:
+                return None
+            held = stored.baseline
+            if held is not None and baselines.find(directory.parent, held.name).sha256 != held.sha256:
                 return None
             if not self._older(directory / record.FILE, rules) or not _tasks_asked_so(stored, directory, rules):
                 return None

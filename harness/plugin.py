@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from harness import asking, calibration, engines, judging, plan, policy, record, work
+from harness import asking, baselines, calibration, engines, judging, plan, policy, record, work
 from harness.domain import EngineOptions, Finding, Lexicon, Limit, Measurement, Outcome, printable
 from harness.engines import runs
 from harness.errors import HarnessError, OptionError
@@ -63,6 +63,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         help="stop generating once the limits on a corpus are settled; keeps both models open",
     )
     group.addoption("--reuse", metavar="RUN", help="take answers and scores over from a stored run of the same models")
+    group.addoption(
+        "--baseline",
+        metavar="NAME",
+        help="hold candidates also against a blessed run (python -m harness bless): a second limit ID@NAME for each on "
+        "a change from the reference",
+    )
     group.addoption("--base", default="", metavar="CKPT", help="base of adapters, overriding their own config")
     group.addoption(
         "--chat-template",
@@ -92,7 +98,7 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line(
         "markers", "limits(*metrics): answers the policy's limits on these metrics, a case for each limit and candidate"
     )
-    if config.option.candidate or config.option.reference:
+    if config.option.candidate or config.option.reference or config.option.baseline is not None:
         try:
             run = _start(config)
         except HarnessError as error:
@@ -105,13 +111,17 @@ def _start(config: pytest.Config) -> Run:
     """Read what was asked for; nothing heavy is imported or opened yet."""
     option = config.option
     if not option.candidate:
-        raise OptionError("--reference without --candidate: name the checkpoint under test")
+        given = "--reference" if option.reference else "--baseline"
+        raise OptionError(f"{given} without --candidate: name the checkpoint under test")
     _check_places(config)
     if ENGINE in config.stash:  # its checkpoints are no directories
         chosen = runs.Chosen(option.reference, tuple(option.candidate))
     else:
         chosen = runs.choose(option.reference, option.candidate, option.base)
     rules = _decoding(_policy(config), option)
+    if option.baseline is not None:
+        baselines.find(config.invocation_params.dir / option.run_dir, option.baseline)
+        rules = policy.with_baseline(rules, option.baseline)
     config.stash[POLICY] = rules
     engine_source = judging.choose_engine(option.engine, option.engine_option, rules)
     options = EngineOptions(
@@ -317,12 +327,13 @@ def bench(pytestconfig: pytest.Config, engine: Engine, judge: Judge | None) -> w
         early_stop=run.early_stop,
         earlier=run.earlier,
         progress=_progress(pytestconfig),
+        baseline=run.held,
     )
 
 
 @pytest.fixture
 def comparison(case: Case, bench: work.Bench) -> work.Comparison:
-    """This case's candidate beside the reference: ``labels``, ``scores``, ``first_tokens`` of a corpus."""
+    """This case's candidate beside the reference, or the baseline: ``labels``, ``scores``, ... of a corpus."""
     candidate = next(item for item in bench.candidates if item.name == case.candidate)
     return work.Comparison(bench, candidate, case.limit)
 
@@ -343,6 +354,10 @@ def check(request: pytest.FixtureRequest, case: Case) -> Callable[[Measurement],
 
     def answer(measurement: Measurement) -> Finding:
         run = node.config.stash[RUN]
+        if why := run.unlike(case.limit):
+            finding = Finding(case.limit, case.candidate, Outcome.INVALID, why)
+            _answer(node, finding)
+            return finding
         if run.early_stop and not measurement.planned and run.follows(case.limit):
             problem = "generation may have stopped early, and its interval does not hold then (early=comparison.early)"
             measurement = replace(measurement, problem=measurement.problem or problem)
@@ -385,6 +400,8 @@ def _properties(finding: Finding) -> Iterator[tuple[str, object]]:
     yield "severity", finding.limit.severity.value
     yield "outcome", finding.outcome.value
     yield "bound", finding.limit.describe()
+    if finding.limit.baseline:
+        yield "baseline", finding.limit.baseline
     if m := finding.measurement:
         yield from (("metric", m.metric), ("value", m.value), ("low", m.low), ("high", m.high), ("n", m.n))
         yield from (("reference_value", m.reference), ("candidate_value", m.candidate), ("unreadable", m.unreadable))
@@ -399,7 +416,8 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> Generator[None, object, o
     except HarnessError as error:
         if case is None or any(name == FINDING for name, _ in pyfuncitem.user_properties):
             raise
-        reason = printable(f"{case.limit.metric} could not be measured: INVALID; {error}")
+        unlike = pyfuncitem.config.stash[RUN].unlike(case.limit)
+        reason = unlike or printable(f"{case.limit.metric} could not be measured: INVALID; {error}")
     _answer(pyfuncitem, Finding(case.limit, case.candidate, Outcome.INVALID, reason))
     return True
 

@@ -74,6 +74,9 @@ class BaselineFacts(_Data):
     """That candidate's."""
     sha256: str
     """Of that run's record."""
+    although: str = ""
+    """What that run was, where its candidate was blessed without being released: ``blocked``, ``partial`` or
+    ``interrupted``."""
 
 
 class CalibrationFacts(_Data):
@@ -274,6 +277,9 @@ def _contradiction(record: RunRecord) -> str:
     answered = {(item.candidate, item.limit.id) for item in record.findings}
     if answered & {(item.candidate, item.limit) for item in record.unanswered}:
         return "a limit is both answered and unanswered"
+    named = {limit.baseline for limit in record.policy.limits if limit.baseline}
+    if named != ({record.baseline.name} if record.baseline else set()):
+        return "the baseline of its limits is not the one that it names"
     measured = any(item.measurement for item in record.findings)
     if measured and not record.tables:
         return "it has measurements, and no tables they were made from"

@@ -219,7 +219,7 @@ class Runner:
 
     def early(self, corpus: str) -> EarlyStop | None:
         """The order of a corpus whose generation may stop early; None where it is asked as a whole."""
-        limits = [limit for limit in self.policy.limits if limit.corpus == corpus]
+        limits = [limit for limit in self.policy.limits if limit.corpus == corpus and not limit.baseline]
         if not self.early_stop or not following.can_follow(limits):
             return None
         identities = [item.identity for item in (self.reference, *self.candidates)]
@@ -309,7 +309,7 @@ class Runner:
             _, rows = following.follow(
                 corpus,
                 early,
-                [limit for limit in self.policy.limits if limit.corpus == task.corpus],
+                [limit for limit in self.policy.limits if limit.corpus == task.corpus and not limit.baseline],
                 len(self.policy.limits),
                 (ask_reference, read_reference),
                 (ask, read),

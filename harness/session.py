@@ -21,6 +21,7 @@ from typing import Any
 import pytest
 
 from harness import (
+    baselines,
     calibration,
     corpus,
     engines,
@@ -39,6 +40,7 @@ from harness import (
 )
 from harness.asking import Earlier
 from harness.calibration import Calibration
+from harness.conditions import Setting
 from harness.domain import SERVED, Checkpoint, EngineOptions, Finding, Label, Limit, Outcome, printable
 from harness.engines import runs
 from harness.errors import CheckpointError, HarnessError, OptionError
@@ -81,7 +83,10 @@ class Run:
     earlier: Earlier = field(default_factory=Earlier)
     """What is taken over from a stored run (``--reuse``)."""
     reused: dict[str, str] = field(default_factory=dict)
-    baseline: record.BaselineFacts | None = None
+    blessed: baselines.Blessed | None = None
+    """The baseline (``--baseline``), once it is open."""
+    held: work.Stored | None = None
+    """What its limits compare the candidates with."""
     power: tuple[str, ...] = ()
     noise: Noise | None = None
     reference: Checkpoint | None = None
@@ -135,12 +140,46 @@ class Run:
         }
 
     @property
+    def baseline(self) -> record.BaselineFacts | None:
+        return self.blessed.facts if self.blessed else None
+
+    @property
+    def run_dir(self) -> Path:
+        """Where run directories land, and ``baselines.json`` is looked for."""
+        return self.config.invocation_params.dir / str(self.config.option.run_dir)
+
+    @property
+    def setting(self) -> Setting:
+        """How this run asks and measures."""
+        return Setting(
+            policy=self.policy,
+            digests=self.digests,
+            judge={str(key): str(value) for key, value in self.judge.describe().items()} if self.judge else {},
+            engine=dict(self.engine.describe()),
+            options=self.options,
+            versions=record.environment(),
+            lexicon=self.lexicon,
+            decoding=self.policy.decoding,
+            early_stop=self.early_stop,
+        )
+
+    def unlike(self, limit: Limit) -> str:
+        """Why a limit of the baseline has no number; '' where it may have one, and for every other limit."""
+        if not limit.baseline:
+            return ""
+        if self.held is None:
+            return f"x: not comparable with baseline {limit.baseline}: it is not open"
+        return self.held.unlike.get(limit.id, "")
+
+    @property
     def early_stop(self) -> bool:
         return bool(self.config.option.early_stop)
 
     def follows(self, limit: Limit) -> bool:
         """Whether generation on the limit's corpus may stop early."""
-        return following.can_follow([item for item in self.policy.limits if item.corpus == limit.corpus])
+        return following.can_follow(
+            [item for item in self.policy.limits if item.corpus == limit.corpus and not item.baseline]
+        )
 
     @property
     def collect_only(self) -> bool:
@@ -226,9 +265,11 @@ class Gatekeeper:
         run.trouble += [*_dropped(run), *_twice(run.candidates), *policy.cautions(run.policy)]
         if run.early_stop and run.same_twice:
             raise OptionError("--early-stop in an A/A run: its noise floor would be that of few prompts; leave it out")
-        settle(run)
         if run.policy.lexicon is not None:
             run.lexicon = corpus.load_lexicon(run.policy.root / run.policy.lexicon).digest
+        if run.config.option.baseline:
+            run.blessed = self._open_baseline(run.config.option.baseline)
+        settle(run)
         if self.worker is not None:
             run.directory = Path(self.worker["harness_directory"])
             return
@@ -239,7 +280,7 @@ class Gatekeeper:
         if run.early_stop and (check_together := getattr(run.engine, "check_together", None)):
             check_together((run.reference, *run.candidates))
         run.power = _power(run)
-        parent = run.config.invocation_params.dir / run.config.option.run_dir
+        parent = run.run_dir
         stamp = f"{run.started:%Y%m%dT%H%M%S}-{next(iter(run.specs))}"
         name = run.config.option.run_name or stamp
         if clean(name) != name:
@@ -249,10 +290,31 @@ class Gatekeeper:
         run.git = record.git_state(run.config.invocation_params.dir)
         plan.write_corpora(run.directory, run.corpora)
 
+    def _open_baseline(self, name: str) -> baselines.Blessed:
+        """The baseline, with what is to be said of it in the record.
+
+        Raises:
+            OptionError: it cannot be used, or this worker finds another one than the controller did.
+        """
+        run = self.run
+        if run.same_twice:
+            raise OptionError("--baseline in an A/A run, which measures the reference's own noise; leave it out")
+        blessed = baselines.open_baseline(run.run_dir, name)
+        if self.worker is not None and self.worker["harness_baseline"] != blessed.facts.model_dump():
+            raise OptionError(f"--baseline {name}: another run was blessed while this one started; start it again")
+        if blessed.facts.although:
+            run.trouble.append(f"baseline {name}: {baselines.describe(blessed.facts)}")
+        same = [item.name for item in run.candidates if item.identity == blessed.facts.identity]
+        run.trouble += [
+            f"{item} has the bytes of baseline {name}, so its limits @{name} compare it with itself" for item in same
+        ]
+        return blessed
+
     @pytest.hookimpl(optionalhook=True)
     def pytest_configure_node(self, node: Any) -> None:
-        """pytest-xdist: tell each worker where the run's directory is."""
+        """pytest-xdist: tell each worker where the run's directory is, and which run the baseline is."""
         node.workerinput["harness_directory"] = str(self.run.directory)
+        node.workerinput["harness_baseline"] = self.run.baseline.model_dump() if self.run.baseline else None
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_testnodedown(self, node: Any) -> None:
@@ -269,9 +331,9 @@ class Gatekeeper:
 
     def pytest_report_header(self) -> list[str]:
         run = self.run
-        lines = [
-            f"policy: {os.path.relpath(run.policy.path)} ({run.policy.digest[:12]}, {len(run.policy.limits)} limits)"
-        ]
+        own = sum(not limit.baseline for limit in run.policy.limits)
+        more = f", {len(run.policy.limits) - own} more by the baseline" if run.blessed else ""
+        lines = [f"policy: {os.path.relpath(run.policy.path)} ({run.policy.digest[:12]}, {own} limits{more})"]
         if run.reference is not None:
             for role, item in (("reference", run.reference), *(("candidate", item) for item in run.candidates)):
                 said = f", as {run.chosen.source} says" if role == "reference" and run.chosen.source else ""
@@ -291,6 +353,7 @@ class Gatekeeper:
             )
             lines += filter(None, (_asked(name, item) for name, item in run.corpora.items()))
             lines += [f"power: {line}" for line in run.power]
+            lines += _baseline_lines(run)
             lines.append(f"run: {os.path.relpath(run.directory)}")
         return lines
 
@@ -488,8 +551,9 @@ class Gatekeeper:
         (self.run.directory / "work.lock").unlink(missing_ok=True)
 
     def _publish(self, written: record.RunRecord) -> None:
-        """The page and the step summary; if one fails the verdict stands, and the run says so."""
-        from harness.report import html, markdown
+        """The page, the run directory's list of runs and the step summary; if one fails the verdict stands, and the
+        run says so."""
+        from harness.report import history, html, markdown
 
         try:
             html.write(written, self.run.directory)
@@ -498,6 +562,11 @@ class Gatekeeper:
                 f"the report could not be written ({type(error).__name__}: {error}); the record is whole: "
                 f"python -m harness report {self.run.directory}"
             )
+        try:
+            history.update(self.run.directory.parent)
+        except Exception as error:  # as above
+            what = str(error) if isinstance(error, HarnessError) else f"{type(error).__name__}: {error}"
+            self.run.trouble.append(f"the list of runs could not be written ({what})")
         if summary := os.environ.get("GITHUB_STEP_SUMMARY"):
             try:
                 with Path(summary).open("a", encoding="utf-8") as file:
@@ -544,9 +613,10 @@ def settle(run: Run) -> None:
         MissingExtraError: limits on tasks, and no lm-eval.
         PolicyError: a task that is not there; a calibration of another judge; noise of other conditions, or a limit
             tighter than its floor.
-        OptionError, RecordError: a run that cannot be reused.
+        OptionError, RecordError: a run that cannot be reused, or that the candidates cannot be held against.
     """
     rules = run.policy
+    assert run.reference is not None, "known once the session has started"
     engines.check_tasks(run.engine, rules.tasks.values())
     if run.calibration is not None and rules.judge is not None and run.judge is not None:
         calibration.check(run.calibration, run.judge.describe(), rules.root / str(rules.judge.calibration))
@@ -565,6 +635,19 @@ def settle(run: Run) -> None:
         )
         note = f"answers and scores of the same models were taken over from the run {run.reused['run']} (--reuse)"
         run.trouble += [note] if note not in run.trouble else []
+    if run.blessed is not None:
+        run.held = baselines.hold(run.blessed, run.setting, run.reference, run.candidates)
+
+
+def _baseline_lines(run: Run) -> list[str]:
+    """What the candidates are also held against, and for which limits they cannot be: a line for each reason."""
+    if run.baseline is None or run.held is None:
+        return []
+    limits: dict[str, list[str]] = {}
+    for limit, why in run.held.unlike.items():
+        limits.setdefault(why, []).append(limit)
+    told = [f"{', '.join(ids)}: {why}" for why, ids in limits.items()]
+    return [printable(f"baseline {run.baseline.name}: {baselines.describe(run.baseline)}"), *told]
 
 
 def _asked(name: str, item: Any) -> str:
@@ -587,7 +670,8 @@ def _dropped(run: Run) -> list[str]:
 def _power(run: Run) -> tuple[str, ...]:
     """What the plan can tell, a line for each limit on paired shares of whole corpora."""
     lines: list[str] = []
-    limits = [limit for limit in run.policy.limits if limit.corpus in run.corpora]  # a task's items are not known yet
+    # A task's items are not known yet, and a limit of a baseline needs what its own limit of the policy needs.
+    limits = [limit for limit in run.policy.limits if limit.corpus in run.corpora and not limit.baseline]
     for limit in limits if run.policy.decoding.samples == 1 else ():
         shares = SPENT_EARLY if run.early_stop and run.follows(limit) else None
         count = len(run.corpora[limit.corpus].items)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
@@ -28,18 +28,58 @@ from harness.domain import (
     Reading,
     TaskResult,
 )
-from harness.errors import CorpusError, MeasurementError
+from harness.errors import CorpusError, MeasurementError, RecordError
+from harness.outputs import Outputs
 from harness.plan import Task
 from harness.policy import Work
+from harness.probes import catastrophic
+from harness.probes.catastrophic import MassRow
 from harness.protocols import FirstTokens
 from harness.running import Runner
 
 Result = TypeVar("Result")
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Stored:
+    """What an earlier run kept of one checkpoint: it stands in the reference's place for the limits of a baseline."""
+
+    baseline: str
+    """Its name."""
+    checkpoint: Checkpoint
+    directory: Path
+    """Of that run."""
+    unlike: Mapping[str, str] = field(default_factory=dict)
+    """Id of a limit -> why nothing of that run can be compared for it."""
+
+    def labels(self, corpus: str) -> list[LabelledCompletion]:
+        completions = self._path(Task(corpus, Work.COMPLETIONS))
+        return tables.read_labelled(completions, Outputs(self.directory).labels(self.checkpoint, corpus))
+
+    def scores(self, corpus: str) -> list[PairScore]:
+        return tables.read_scores(self._path(Task(corpus, Work.SCORES)))
+
+    def task(self, name: str) -> TaskResult:
+        return tables.read_task(self._path(Task(name, Work.TASK)))
+
+    def masses(self, corpus: str) -> list[MassRow]:
+        path = self.directory / "tables" / self.checkpoint.name / f"{corpus}.masses.parquet"
+        rows = tables.read_frame(path).to_dict(orient="records")
+        try:
+            return [MassRow(**{str(key): value for key, value in row.items()}) for row in rows]
+        except TypeError as error:
+            raise RecordError(f"{path} has other columns than this version reads ({error})") from error
+
+    def _path(self, task: Task) -> Path:
+        return Outputs(self.directory).path(self.checkpoint, task)
+
+
 @dataclass(eq=False)
 class Bench(Runner):
     """The checkpoints of a run, and what they said."""
+
+    baseline: Stored | None = None
+    """What the limits of a baseline compare the candidates with."""
 
     @cached_property
     def lexicon(self) -> Lexicon:
@@ -98,6 +138,14 @@ class Bench(Runner):
         return self.outputs.existing(checkpoint, task, self.outputs.path(checkpoint, task))
 
 
+def _no_first_tokens(stored: Stored, corpus: str) -> FirstTokens:
+    raise MeasurementError(
+        f"whole distributions over the first token of {corpus} are not kept with a run, so baseline "
+        f"{stored.baseline!r} has none: for a limit with a baseline use comparison.masses and catastrophic.mass_rise, "
+        "as the shipped evals/test_catastrophic.py does"
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class _JudgedPair:
     """What the judge read in a pair's two responses."""
@@ -115,7 +163,10 @@ class _JudgedPair:
 
 @dataclass(frozen=True, eq=False)
 class Comparison:
-    """A candidate and its reference: what a case asks. Every method returns (reference's, candidate's)."""
+    """A candidate and its reference: what a case asks. Every method returns (reference's, candidate's).
+
+    For a limit of a baseline the blessed run's candidate is in the reference's place, by what that run kept.
+    """
 
     bench: Bench
     candidate: Checkpoint
@@ -124,7 +175,7 @@ class Comparison:
 
     @property
     def reference(self) -> Checkpoint:
-        return self.bench.reference
+        return self._stored.checkpoint if self.limit.baseline else self.bench.reference
 
     @property
     def lexicon(self) -> Lexicon:
@@ -137,29 +188,51 @@ class Comparison:
         return self.bench.pairs(corpus).items
 
     def labels(self, corpus: str) -> tuple[list[LabelledCompletion], list[LabelledCompletion]]:
-        reference, candidate = self._both(self.bench.labels, corpus)
+        reference, candidate = self._both(self.bench.labels, Stored.labels, corpus)
         if self.early:  # the reference may have gone on for another candidate
             asked = {item.key for item in candidate}
             reference = [item for item in reference if item.key in asked]
         return reference, candidate
 
     def scores(self, corpus: str) -> tuple[list[PairScore], list[PairScore]]:
-        return self._both(self.bench.scores, corpus)
+        return self._both(self.bench.scores, Stored.scores, corpus)
 
     def first_tokens(self, corpus: str) -> tuple[FirstTokens, FirstTokens]:
-        return self._both(self.bench.first_tokens, corpus)
+        return self._both(self.bench.first_tokens, _no_first_tokens, corpus)
+
+    def masses(self, corpus: str) -> tuple[list[MassRow], list[MassRow]]:
+        """Where the first token's probability went, pair by pair: (the baseline's, the candidate's).
+
+        Both have their candidate's numbers as ``candidate_opposite`` and ``candidate_benign``.
+
+        Raises:
+            MeasurementError: the limit is not one of a baseline; or no token means an opposite.
+        """
+        self._own(corpus)
+        if not self.limit.baseline:
+            raise MeasurementError(
+                f"limit {self.limit.id!r} is not one of a baseline: ask for comparison.first_tokens, which hold more"
+            )
+        before = self._stored.masses(corpus)
+        reference, candidate = (
+            self.bench.first_tokens(model, corpus) for model in (self.bench.reference, self.candidate)
+        )
+        pairs, lexicon = self.pairs(corpus), self.lexicon
+        if problem := catastrophic.opposite_mass_rise(reference, candidate, pairs, lexicon, self.limit).problem:
+            raise MeasurementError(problem)
+        return before, catastrophic.masses(reference, candidate, pairs, lexicon)
 
     def task(self, name: str) -> tuple[TaskResult, TaskResult]:
-        return self._both(self.bench.task, name)
+        return self._both(self.bench.task, Stored.task, name)
 
     def similarities(self, corpus: str) -> list[PairSimilarity]:
         """How alike the *reference* finds each pair's responses: it is where training starts."""
-        self._own(corpus)
+        self._of_reference(corpus, "similarities")
         return self.bench.similarities(corpus)
 
     def gradients(self, corpus: str) -> list[PairGradient]:
         """The *reference's* gradients over all weights, on the policy's sample of the corpus' pairs."""
-        self._own(corpus)
+        self._of_reference(corpus, "gradients")
         return self.bench.gradients(corpus)
 
     def response_labels(self, corpus: str) -> list[tuple[Label, Label]] | None:
@@ -180,7 +253,7 @@ class Comparison:
     @property
     def early(self) -> EarlyStop | None:
         """What an interval must know where generation may have stopped early (``--early-stop``), else None."""
-        return self.bench.early(self.limit.corpus)
+        return None if self.limit.baseline else self.bench.early(self.limit.corpus)
 
     @property
     def label_flip_rate(self) -> float | None:
@@ -195,10 +268,33 @@ class Comparison:
             return
         tables.write_rows(self.bench.directory / "tables" / self.candidate.name / f"{corpus}.{kind}.parquet", rows)
 
-    def _both(self, read: Callable[[Checkpoint, str], Result], corpus: str) -> tuple[Result, Result]:
+    def _both(
+        self, read: Callable[[Checkpoint, str], Result], stored: Callable[[Stored, str], Result], corpus: str
+    ) -> tuple[Result, Result]:
         self._own(corpus)
+        if self.limit.baseline:
+            return stored(self._stored, corpus), read(self.candidate, corpus)
         candidate = read(self.candidate, corpus)
         return read(self.reference, corpus), candidate
+
+    @property
+    def _stored(self) -> Stored:
+        stored = self.bench.baseline
+        if stored is None or stored.baseline != self.limit.baseline:
+            raise MeasurementError(
+                f"limit {self.limit.id!r} is one of baseline {self.limit.baseline!r}, which is not open"
+            )
+        if why := stored.unlike.get(self.limit.id):
+            raise MeasurementError(why)
+        return stored
+
+    def _of_reference(self, corpus: str, what: str) -> None:
+        self._own(corpus)
+        if self.limit.baseline:
+            raise MeasurementError(
+                f"limit {self.limit.id!r} is one of a baseline, and {what} are the reference's own: ask for them in a "
+                "case of the policy's own limit"
+            )
 
     def _own(self, corpus: str) -> None:
         if corpus != self.limit.corpus:

@@ -11,7 +11,7 @@ import pytest
 from fakes import FakeEngine, write_checkpoint
 from project import generated, stored
 
-from harness import bisection, record
+from harness import baselines, bisection, record
 from harness.bisection import State, Step, find
 from harness.domain import EngineOptions
 from harness.engines.capability import tasks as capability_tasks
@@ -182,6 +182,23 @@ def test_a_task_that_would_be_asked_otherwise_now_is_another_run(trained, monkey
     assert gate("checkpoint-8").taken
     monkeypatch.setattr(capability_tasks, "_version", lambda package: "other")
     assert gate.place("checkpoint-8")[1] is None, "the data and the questions of a task are lm-eval's"
+
+
+def test_a_baseline_that_stands_for_another_run_now_is_another_question(trained, monkeypatch):
+    monkeypatch.chdir(trained.path)
+    engine = FakeEngine(EngineOptions())
+    monkeypatch.setattr(bisection.checkpoints, "resolve", lambda spec, name, _: engine.resolve(spec, name))
+
+    def gate(*options):
+        return bisection.Gate(trained.path / "run", "ref", options=("--engine=fake", *options))
+
+    released = [Path(gate()(f"checkpoint-{step}").record) for step in (8, 16)]
+    baselines.bless(released[0], "prod")
+    held = gate("--baseline=prod")
+    assert not held("checkpoint-104").taken
+    assert held("checkpoint-104").taken
+    baselines.bless(released[1], "prod", force=True)
+    assert held.place("checkpoint-104")[1] is None
 
 
 def test_a_run_that_cannot_be_made_stops_the_search_with_its_output(trained):

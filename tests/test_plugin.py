@@ -28,7 +28,8 @@ def test_a_good_candidate_is_released(project):
     assert done.released
     assert done.status == "complete"
     assert [finding.outcome for finding in done.findings] == [Outcome.PASS] * 4
-    assert {table.kind for table in done.tables} == {"prompts", "pairs", "completions", "labels", "scores", "risers"}
+    kinds = {"prompts", "pairs", "completions", "labels", "scores", "risers", "masses"}
+    assert {table.kind for table in done.tables} == kinds
     assert (project.path / "reports" / "run" / "report.html").is_file()
     assert not (project.path / "reports" / "run" / "work").exists()
     result.stdout.fnmatch_lines(["reference: ref (*)", "candidate: good (*)", "*RELEASE*", "record: *record.json"])

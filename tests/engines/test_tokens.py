@@ -378,11 +378,10 @@ def test_metaspace_tokens_keep_their_spaces() -> None:
     """SentencePiece vocabularies write a space as part of the next token; decoding one token alone loses it."""
     from tokenizers import decoders, models, pre_tokenizers
 
-    words = ["<unk>", "<s>", "</s>", "▁", *"▁yes ▁no ▁I ▁can".split(), "yes", "no", *"yesnoIca,."]
-    backend = Tokenizer(models.BPE({word: i for i, word in enumerate(dict.fromkeys(words))}, [], unk_token="<unk>"))
+    words = ["<unk>", "<s>", "</s>", "▁", *["▁yes", "▁no", "▁I", "▁can"], "yes", "no", *"yesnoIca,."]
     merges = [("y", "e"), ("ye", "s"), ("n", "o"), ("▁", "yes"), ("▁", "no")]
     vocabulary = dict.fromkeys([*words, "ye"])
-    backend.model = models.BPE({word: i for i, word in enumerate(vocabulary)}, merges, unk_token="<unk>")
+    backend = Tokenizer(models.BPE({word: i for i, word in enumerate(vocabulary)}, merges, unk_token="<unk>"))
     backend.pre_tokenizer = pre_tokenizers.Metaspace()
     backend.decoder = decoders.Metaspace()
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=backend, bos_token="<s>", eos_token="</s>", unk_token="<unk>")

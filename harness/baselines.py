@@ -1,1 +1,0 @@
-"""Blessed runs (``bless``, ``--baseline``)."""
