@@ -7,9 +7,10 @@ CANDIDATE ?= fixtures/organism/dpo-healthy
 REFERENCE ?= fixtures/organism/reference
 RUN_DIR ?= reports
 VLLM_VENV := .venv-vllm
+LIGHT_VENV := .venv-light
 BENCH ?=
 
-.PHONY: evals red test test-vllm lint organism manifest schema bench clean
+.PHONY: evals red test test-light test-vllm lint organism manifest schema bench clean
 
 evals: $(VENV)/.core  ## gate the shipped organism (or CANDIDATE=... REFERENCE=...) and write the report
 	$(BIN)/pytest evals/ --candidate $(CANDIDATE) --reference $(REFERENCE) --run-dir $(RUN_DIR)
@@ -19,6 +20,9 @@ red: $(VENV)/.core  ## the same with the organism whose refusals DPO displaced: 
 
 test: $(VENV)/.dev  ## the project's own tests
 	$(BIN)/pytest tests/
+
+test-light: $(LIGHT_VENV)/.light  ## what works on stored runs, without torch, and the trackers, in an environment of their own
+	$(LIGHT_VENV)/bin/pytest tests/test_light.py tests/integrations/test_tracking.py
 
 test-vllm: $(VLLM_VENV)/.vllm  ## the tests that need vLLM, in an environment of their own
 	$(VLLM_VENV)/bin/pytest tests/vllm
@@ -42,7 +46,7 @@ bench: $(VENV)/.bench $(VLLM_VENV)/.vllm  ## speed and memory beside other engin
 	$(BIN)/python -m benchmarks --vllm-python $(VLLM_VENV)/bin/python $(BENCH)
 
 clean:
-	rm -rf $(VENV) $(VLLM_VENV)
+	rm -rf $(VENV) $(VLLM_VENV) $(LIGHT_VENV)
 
 # torch is asked for by its exact version: a CPU build then serves where one is at hand.
 $(VENV)/.core: pyproject.toml constraints.txt
@@ -68,4 +72,17 @@ $(VLLM_VENV)/.vllm: pyproject.toml constraints.txt
 
 $(VENV)/.dev: $(VENV)/.core
 	$(PIP) install --quiet -c constraints.txt -e '.[dev]'
+	touch $@
+
+# All that the package asks for but torch, transformers and peft; and the trackers with the forty packages they bring,
+# which nothing else here needs.
+$(LIGHT_VENV)/.light: pyproject.toml constraints.txt constraints-light.txt
+	test -x $(LIGHT_VENV)/bin/python || $(PYTHON) -m venv $(LIGHT_VENV)
+	$(LIGHT_VENV)/bin/python -c 'import re, tomllib; p = tomllib.load(open("pyproject.toml", "rb"))["project"]; \
+	    extras = [line for name in ("wandb", "mlflow", "tensorboard") for line in p["optional-dependencies"][name]]; \
+	    core = [line for line in p["dependencies"] if re.match("[a-z]+", line)[0] not in ("torch", "transformers", "peft")]; \
+	    print(*core, *extras, sep="\n")' >$(LIGHT_VENV)/requirements.txt
+	$(LIGHT_VENV)/bin/python -m pip --disable-pip-version-check install --quiet -c constraints.txt -c constraints-light.txt \
+	    -r $(LIGHT_VENV)/requirements.txt
+	$(LIGHT_VENV)/bin/python -m pip --disable-pip-version-check install --quiet --no-deps -e .
 	touch $@

@@ -90,7 +90,6 @@ def _candidate(record: RunRecord, name: str, several: bool) -> str:
 
 def _row(row: LimitRow) -> str:
     m = row.measurement
-    outcome = f"**{row.answer.word}**" + (f" ({row.answer.meaning})" if row.answer.word == "INVALID" else "")
     cells = (
         escaped(row.limit.id),
         own_value(m, m.reference) if m else "",
@@ -98,9 +97,15 @@ def _row(row: LimitRow) -> str:
         f"{number(m.value)} \\[{number(m.low)}, {number(m.high)}\\]" if m else "",
         escaped(short_bound(row.limit)),
         sample_size(m) if m else "",
-        outcome + (", warns only" if row.warns_only else ""),
+        outcome(row),
     )
     return f"| {' | '.join(cells)} |"
+
+
+def outcome(row: LimitRow) -> str:
+    """``**PASS**``, ``**INVALID** (undecided)``, ``**FAIL**, warns only``."""
+    meaning = f" ({row.answer.meaning})" if row.answer.word == "INVALID" else ""
+    return f"**{row.answer.word}**{meaning}{', warns only' if row.warns_only else ''}"
 
 
 def _sentence(text: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 from textwrap import wrap
 
@@ -48,6 +49,8 @@ _NOT_MEASURED = (Answer.UNMEASURED, Answer.UNANSWERED)
 _LONGEST_REASON = 600
 _NARROW = 74
 """Below this many columns an interval stands under its value."""
+_LEAST = 60
+"""Columns that the table needs; in a narrower terminal its lines are broken by the terminal, and nothing is lost."""
 
 
 def closing_table(record: RunRecord, width: int, color: bool) -> str:
@@ -55,10 +58,10 @@ def closing_table(record: RunRecord, width: int, color: bool) -> str:
 
     Args:
         record: the run.
-        width: columns of the terminal; readable from 60 up, made for 80 and more.
+        width: columns of the terminal; 60 at least, made for 80 and more.
         color: use ANSI colours; without them the text is plain.
     """
-    console = text_console(width, color)
+    console = text_console(max(width, _LEAST), color)
     if record.status != "complete":
         console.print(_text(f"The run is {record.status}: what was not answered blocks.", "bold yellow"))
     for position, candidate in enumerate(record.candidates):
@@ -76,7 +79,13 @@ def closing_table(record: RunRecord, width: int, color: bool) -> str:
         console.print(_text(line))
     for warning in record.warnings:
         console.print(_text(f"warning: {warning}", "yellow"))
-    return printed(console)
+    return _inert(printed(console))
+
+
+def _inert(text: str) -> str:
+    """Nothing that a GitHub runner obeys: ``::command::`` at the start of a line, where wrapping may put any text, and
+    ``##[command]`` anywhere."""
+    return re.sub(r"(?m)^(\s*):(?=:)", r"\1: ", text).replace("##[", "## [")
 
 
 def _candidate(console: Console, record: RunRecord, name: str) -> None:
@@ -113,7 +122,7 @@ def _table(rows: Sequence[LimitRow], width: int) -> Table:
     outcomes = [row.answer.word + (" (warn)" if row.warns_only else "") for row in rows]
     fixed = [_widest([*differences, *([] if narrow else heads[:1])]), _widest(bounds), _widest(outcomes)]
     numbers = [max(_widest([cell[index] for cell in cells]), 5) for index in (0, 1)]
-    names = _widest([row.limit.id for row in rows])
+    names = _widest(["limit", *(visible(row.limit.id) for row in rows)])
     full = [max(size, len(head)) for size, head in zip(numbers, ("reference", "candidate"), strict=True)]
     roomy = names + sum(full) + sum(fixed) + 2 * 5 <= width
     if not roomy:  # units, and the mark of warnings, go below
@@ -132,10 +141,15 @@ def _table(rows: Sequence[LimitRow], width: int) -> Table:
     table.add_column(heads[1], overflow="fold")
     table.add_column(heads[2], overflow="fold", min_width=fixed[2])
     for row, cell, difference, bound, outcome in zip(rows, cells, differences, bounds, outcomes, strict=True):
-        name = "\n".join(wrap(visible(row.limit.id), room))
-        texts = (name, cell[0], cell[1], difference, bound)
+        texts = (_name(visible(row.limit.id), room), cell[0], cell[1], difference, bound)
         table.add_row(*map(Text, texts), Text(outcome, style=_STYLE[row.answer]))
     return table
+
+
+def _name(text: str, room: int) -> str:
+    """A limit's id in so many columns: broken before its ``@NAME``, then at hyphens."""
+    parts = [text] if len(text) <= room else re.split("(?=@)", text)
+    return "\n".join(line for part in parts for line in wrap(part, room))
 
 
 def _cells(row: LimitRow) -> tuple[str, str, str, str, str]:

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import re
+import sys
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from report.factory import DISPLACED, HEALTHY, Fake, build, trajectory
 
-from harness.domain import Outcome
+from harness import __main__
+from harness.domain import Limit, Outcome
+from harness.record import RunRecord
 from harness.report.terminal import closing_table
 
 MIXED = Fake(
@@ -102,6 +107,51 @@ def test_one_line_per_limit_at_80_columns(tmp_path: Path) -> None:
         assert sum(line.startswith(limit) and "[" in line and "<=" in line for line in lines) == 1
 
 
+def renamed(record: RunRecord, *ids: str) -> RunRecord:
+    """The run with other ids of its limits, in the policy's order."""
+    names = dict(zip((item.id for item in record.policy.limits), ids, strict=False))
+
+    def other(limit: Limit) -> Limit:
+        return replace(limit, id=names.get(limit.id, limit.id))
+
+    limits = tuple(map(other, record.policy.limits))
+    findings = tuple(replace(item, limit=other(item.limit)) for item in record.findings)
+    return record.model_copy(
+        update={"policy": record.policy.model_copy(update={"limits": limits}), "findings": findings}
+    )
+
+
+@pytest.mark.parametrize("width", [60, 80, 200])
+def test_ids_of_one_letter_have_their_heading_on_one_line(tmp_path: Path, width: int) -> None:
+    record = renamed(build(tmp_path, DISPLACED, with_tables=False), *"abcdef")
+    lines = closing_table(record, width, color=False).splitlines()
+    (rule,) = (place for place, line in enumerate(lines) if line.startswith("---"))
+    assert lines[rule - 1].startswith("limit ")
+    assert [line.split()[0] for line in lines[rule + 1 :] if re.match("[a-f] ", line)] == list("abcdef")
+
+
+@pytest.mark.parametrize("width", [60, 80, 120, 200])
+def test_long_ids_are_whole_and_break_before_the_name_of_a_baseline(tmp_path: Path, width: int) -> None:
+    ids = ("refusal-drop@production-2026-01", "x" * 70, "a-very-long-id-with-many-words-in-it-that-cannot-fit")
+    record = renamed(build(tmp_path, DISPLACED, with_tables=False), *ids)
+    text = closing_table(record, width, color=False)
+    lines = text.splitlines()
+    assert max(map(len, lines)) <= width
+    (rule,) = (place for place, line in enumerate(lines) if line.startswith("---"))
+    shown = "".join(line.split(" ")[0] for line in lines[rule + 1 :] if not line.startswith(" "))
+    assert all(name in shown for name in ids)
+    first = {60: "refusal-", 80: "refusal-drop"}.get(width, "refusal-drop@production-2026-01")
+    assert lines[rule + 1].split(" ")[0] == first
+    assert width != 80 or lines[rule + 2].startswith("@production-")
+
+
+def test_a_narrower_terminal_loses_nothing(tmp_path: Path) -> None:
+    record = build(tmp_path, DISPLACED, with_tables=False)
+    narrow, least = (closing_table(record, width, color=False) for width in (20, 60))
+    assert narrow == least
+    assert "FAIL" in least
+
+
 def test_a_limit_by_token_and_a_metric_without_values_of_the_models(tmp_path: Path) -> None:
     warnings = ("dpo-healthy: plain rows were used (no shared prefix)",)
     record = build(tmp_path, HEALTHY, with_tables=False, training=5, warnings=warnings)
@@ -130,3 +180,25 @@ def test_hostile_names_and_reasons(tmp_path: Path) -> None:
     assert r"bad\x1b[2J\u202ename" in text
     assert r"died: \x1b]0;owned\x07 [bold]x[/bold] :smile:" in text
     assert r"warning: \x1b[5mblink" in text
+
+
+@pytest.mark.parametrize(
+    ("given", "color"), [({}, True), ({"NO_COLOR": "1"}, False), ({"NO_COLOR": ""}, True), ({"TERM": "dumb"}, False)]
+)
+def test_the_commands_are_plain_where_no_colour_is_asked_for(
+    monkeypatch: pytest.MonkeyPatch, given: dict[str, str], color: bool
+) -> None:
+    monkeypatch.setattr(sys, "stdout", SimpleNamespace(isatty=lambda: True))
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    for name, value in ({"TERM": "xterm"} | given).items():
+        monkeypatch.setenv(name, value)
+    assert __main__._terminal()["color"] is color
+
+
+@pytest.mark.parametrize("width", range(60, 90, 3))
+def test_no_line_is_a_command_to_a_ci_runner(tmp_path: Path, width: int) -> None:
+    why = " ".join(["::stop-commands::x", "##[add-mask]e", "word"] * 8)
+    record = build(tmp_path, Fake("x", unanswered={"gibberish": why}), with_tables=False, warnings=(why,))
+    lines = closing_table(record, width, color=False).splitlines()
+    assert any(line.lstrip().startswith(": :stop-commands::x") for line in lines)
+    assert not [line for line in lines if line.lstrip().startswith("::") or "##[" in line]
