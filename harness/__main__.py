@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import sys
 from collections.abc import Sequence
@@ -12,9 +13,9 @@ from typing import Annotated, TypedDict
 
 import typer
 
-from harness import bisection, corpus, engines, gate, judging, labelling, pairs, parts, policy, record
+from harness import baselines, bisection, corpus, engines, judging, labelling, pairs, parts, policy, record, verdicts
 from harness.domain import EngineOptions
-from harness.errors import HarnessError, OptionError, RecordError
+from harness.errors import HarnessError, OptionError
 from harness.protocols import Judge, Openers
 
 app = typer.Typer(
@@ -25,17 +26,79 @@ app = typer.Typer(
 )
 
 Run = Annotated[Path, typer.Argument(metavar="RUN", help="a run directory, e.g. reports/20260101T120000-my-model")]
+Candidates = Annotated[
+    list[str] | None, typer.Option("--candidate", metavar="NAME", help="of several candidates; repeatable")
+]
 
 
 @app.command()
 def report(
-    run: Run,
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN", help="a run directory; several are compared")],
     output: Annotated[Path | None, typer.Option(help="where the page goes (default: report.html in the run)")] = None,
+    model_card: Annotated[bool, typer.Option("--model-card", help="print a section for a Hugging Face card")] = False,
+    json_: Annotated[bool, typer.Option("--json", help="print the numbers as JSON")] = False,
+    candidate: Candidates = None,
 ) -> None:
-    """Draw the HTML report again from a stored record."""
+    """Draw the HTML report again from a stored record; or print it for a model card, or as numbers.
+
+    Of several runs it draws the page that `compare --html` draws, and leaves the exit code at 0.
+    """
+    if len(runs) > 1:
+        _draw_comparison(runs, output, alone=model_card or json_ or bool(candidate))
+        return
+    (run,) = runs
+    if model_card or json_ or candidate:
+        _write(_said(run, model_card, json_, candidate or []), output)
+        return
     from harness.report import html
 
     typer.echo(str(html.write(record.read(run), _directory(run), output)))
+
+
+def _draw_comparison(runs: list[Path], output: Path | None, *, alone: bool) -> None:
+    """The page of several runs."""
+    from harness import comparing
+    from harness.report import contrast
+
+    if alone:
+        raise OptionError("--model-card, --json and --candidate are for one run; compare --format json is for several")
+    if output is None:
+        raise OptionError("several runs: say where their page goes with --output FILE")
+    typer.echo(str(contrast.write(comparing.compare(runs), output)))
+
+
+def _said(run: Path, model_card: bool, json_: bool, candidates: list[str]) -> str:
+    """What `report` prints in place of the page."""
+    from harness.report import flat
+
+    if model_card == json_:
+        raise OptionError("--model-card or --json, one of them; --candidate belongs to either")
+    stored = _checked(run)
+    names = flat.candidate_names(stored, candidates)
+    if json_:
+        return json.dumps(flat.as_data(stored, names), indent=2, allow_nan=False) + "\n"
+    from harness.report.model_card import model_cards
+
+    return model_cards(stored, names)
+
+
+@app.command()
+def log(
+    run: Run,
+    to: Annotated[str, typer.Option("--to", metavar="TRACKER", help="wandb, mlflow or tensorboard")],
+    candidate: Candidates = None,
+    directory: Annotated[Path | None, typer.Option(metavar="DIR", help="for tensorboard's event files")] = None,
+) -> None:
+    """Log a run's numbers at each candidate's training step; wandb and mlflow get the page too.
+
+    Project, server and run are the tracker's own settings: WANDB_PROJECT, WANDB_RUN_ID, MLFLOW_TRACKING_URI,
+    MLFLOW_EXPERIMENT_NAME, MLFLOW_RUN_ID, ...
+    """
+    from harness.integrations import tracking
+    from harness.report import flat
+
+    stored = _checked(run)
+    _print(tracking.log(stored, _directory(run), to, flat.candidate_names(stored, candidate or []), directory))
 
 
 @app.command(name="gate")
@@ -44,28 +107,87 @@ def gate_(run: Run) -> None:
     from harness.report.terminal import closing_table
 
     stored = record.read(run)
-    rules = policy.parse(stored.policy.text.encode("utf-8"), Path(stored.policy.path))
-    findings = policy.correct(
-        [
-            item if item.measurement is None else policy.assess(item.measurement, item.limit, item.candidate)
-            for item in stored.findings
-        ]
-    )
-    again = gate.decide_all(
-        rules.limits,
-        [candidate.name for candidate in stored.candidates],
-        findings,
-        {(item.candidate, item.limit): item.why for item in stored.unanswered},
-        partial=stored.partial,
-        interrupted=stored.status != "complete",
-    )
-    if (rules.limits, again, tuple(findings)) != (stored.policy.limits, stored.verdicts, stored.findings):
-        raise RecordError(
-            f"{run}: the verdict stored does not follow from the findings stored; the record was changed, or it was "
-            "made by a version with other rules"
-        )
+    verdicts.check(stored, run)
     typer.echo(closing_table(stored, **_terminal()), nl=False)
     raise typer.Exit(0 if stored.released else 1)
+
+
+@app.command()
+def compare(
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN", help="run directories; the first is the basis")],
+    basis: Annotated[str, typer.Option(metavar="KEY", help="hold the others against this column instead")] = "",
+    accept: Annotated[
+        list[str] | None, typer.Option(metavar="KIND", help="overlook that version or engine differ; repeatable")
+    ] = None,
+    format_: Annotated[str, typer.Option("--format", metavar="FORMAT", help="table, json, csv or markdown")] = "table",
+    output: Annotated[Path | None, typer.Option(metavar="FILE", help="default: standard output")] = None,
+    html: Annotated[Path | None, typer.Option("--html", metavar="FILE", help="write the comparison page, too")] = None,
+) -> None:
+    """Hold runs against the first one, limit by limit: + better, - worse, ~ noise, x not comparable, and why.
+
+    Where both runs kept their tables the two candidates are compared item by item. Exits with 1 where a blocking limit
+    got worse, else with 3 where one could not be compared, else with 0; with 2 where a run cannot be read.
+    """
+    from harness import comparing
+    from harness.report import pivot_export as page
+    from harness.report.pivot_table import table
+
+    formats = {"table": None, "json": page.as_json, "csv": page.as_csv, "markdown": page.as_markdown}
+    if format_ not in formats:
+        raise OptionError(f"--format {format_!r} is none of {', '.join(formats)}")
+    found = comparing.compare(runs, accept=accept or [], basis=basis)
+    drawn = formats[format_]
+    text = drawn(found) if drawn else table(found, **({"width": 100, "color": False} if output else _terminal()))
+    if html is not None:
+        from harness.report import contrast
+
+        contrast.write(found, html)
+    _write(text, output)
+    raise typer.Exit(1 if found.worse else 3 if found.unknown else 0)
+
+
+@app.command()
+def index(
+    run_dir: Annotated[Path, typer.Argument(metavar="RUN_DIR", help="where run directories are")] = Path("reports"),
+) -> None:
+    """Write RUN_DIR/index.html again: the list of its runs, newest first. Each run does so at its end."""
+    from harness.report import history
+
+    typer.echo(str(history.update(run_dir)))
+
+
+@app.command()
+def bless(
+    run: Annotated[Path | None, typer.Argument(metavar="RUN", help="a run directory")] = None,
+    name: Annotated[str | None, typer.Option("--as", metavar="NAME", help="of the baseline")] = None,
+    candidate: Annotated[str | None, typer.Option(metavar="C", help="which, where the run has several")] = None,
+    force: Annotated[bool, typer.Option("--force", help="take the name from the run that has it")] = False,
+    although_blocked: Annotated[
+        bool, typer.Option("--although-blocked", help="also where the candidate was not released")
+    ] = False,
+    run_dir: Annotated[
+        Path | None,
+        typer.Option(metavar="D", help="where baselines.json is (default: beside RUN; for --list: reports)"),
+    ] = None,
+    list_: Annotated[bool, typer.Option("--list", help="print the baselines that there are")] = False,
+) -> None:
+    """Make a candidate of a stored run a named baseline: pytest evals/ --candidate CKPT --baseline NAME."""
+    from harness.report import baselines as page
+
+    if list_:
+        if run is not None or name is not None or candidate is not None or force or although_blocked:
+            raise OptionError("bless --list takes --run-dir only: it blesses nothing")
+        where = run_dir or Path("reports")
+        typer.echo(page.listed(baselines.read(where), where, **_terminal()), nl=False)
+        return
+    if run is None or name is None:
+        raise OptionError(
+            "name the run and the baseline: python -m harness bless RUN --as NAME (--list: those there are)"
+        )
+    done = baselines.bless(
+        run, name, candidate=candidate, run_dir=run_dir, force=force, although_blocked=although_blocked
+    )
+    typer.echo(page.blessed(done, **_terminal()), nl=False)
 
 
 @app.command()
@@ -385,8 +507,23 @@ class _Terminal(TypedDict):
 
 
 def _terminal() -> _Terminal:
-    """How wide and colourful standard output is."""
-    return {"width": shutil.get_terminal_size().columns, "color": sys.stdout.isatty()}
+    """How wide and colourful standard output is; plain where it is no terminal, or one that asks for no colour."""
+    plain = os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb"
+    return {"width": shutil.get_terminal_size().columns, "color": sys.stdout.isatty() and not plain}
+
+
+def _checked(run: Path) -> record.RunRecord:
+    """A record whose verdict follows from its findings: what is published elsewhere must."""
+    stored = record.read(run)
+    verdicts.check(stored, run)
+    return stored
+
+
+def _write(text: str, output: Path | None) -> None:
+    if output is None:
+        typer.echo(text, nl=False)
+    else:
+        output.write_text(text, encoding="utf-8")
 
 
 def _directory(run: Path) -> Path:

@@ -51,7 +51,7 @@ class Capability:
 def capabilities(
     rows: Sequence[LimitRow], basis: Callable[[str], Mapping[str, str]], rates: Callable[[LimitRow], tuple[Any, ...]]
 ) -> tuple[Capability, ...]:
-    """One item for each task; of several limits on one the change goes before the accuracy.
+    """One item for each task; of several limits on one the change goes before the accuracy, and none is a baseline's.
 
     Args:
         rows: all limits of one candidate.
@@ -62,7 +62,7 @@ def capabilities(
     found: dict[str, LimitRow] = {}
     for name in MEASURES:
         for row in rows:
-            if row.limit.metric == name and row.measurement is not None:
+            if row.limit.metric == name and row.measurement is not None and not row.limit.baseline:
                 found.setdefault(row.limit.corpus, row)
     return tuple(
         Capability(row.limit, row.measurement, rates(row), _asked(basis, task))

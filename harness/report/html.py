@@ -1,4 +1,8 @@
-"""Plain data -> one self-contained page: no script, no font, no request; whatever a model wrote is shown as text."""
+"""Plain data -> one self-contained page: no request; whatever a model wrote is shown as text.
+
+Verdict, tables, first cards and figures are HTML and SVG, for where scripts do not run. Scripts draw the figures again,
+so that they answer, and put the whole lists in the place of the first cards.
+"""
 
 from __future__ import annotations
 
@@ -9,12 +13,17 @@ from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from markupsafe import Markup, escape
+from markupsafe import Markup
 
 from harness.corpus import counts as kinds_of_dirt
 from harness.domain import Limit, unit_text
 from harness.record import RunRecord
-from harness.report import svg, training, trust
+from harness.report import assets, figures, pack, svg, svg_tokens, training, trust
+from harness.report.basis import grounds
+from harness.report.cards import card_lists
+from harness.report.displaced import quadrant_names
+from harness.report.lists import fill, key_of, link
+from harness.report.marked import head_of, model_text, rest_of, signed, token_strip, token_text
 from harness.report.rows import (
     Answer,
     LimitRow,
@@ -34,7 +43,11 @@ FILE = "report.html"
 _LONGEST = 2000
 """Characters of a single reason, name or warning; texts that may be longer are excerpts."""
 
-_LONGEST_TOKEN = 60
+MOST_BYTES = 1_900_000
+"""Of a page, so that it can be mailed, kept by the thousand and opened at once."""
+MOST_STATIC = 500_000
+"""Bytes of HTML about single candidates; of several, those that come later are packed like the cards."""
+_PACKS = Markup("<!-- packs -->")
 
 _SHA256 = re.compile("[0-9a-f]{64}")
 
@@ -62,28 +75,46 @@ def write(record: RunRecord, directory: Path, output: Path | None = None) -> Pat
 
 
 def render(summary: Summary) -> str:
-    """The page as text."""
-    record = summary.record
-    order = summary.steps or tuple(item.checkpoint.name for item in summary.candidates)
-    named = {item.checkpoint.name: item for item in summary.candidates}
+    """The page as text, of at most ``MOST_BYTES``: texts and figures first, then as many cards as fit."""
+    record, several = summary.record, len(summary.candidates)
+    made = environment()
+    macros, evidence = (vars(made.get_template(name).module) for name in ("cards.html.j2", "evidence.html.j2"))
+    places = {item.checkpoint.name: place for place, item in enumerate(summary.candidates)}
+    lists = {
+        name: card_lists(item, places[name], several > 1, record.reference.name, macros)
+        for item in summary.candidates
+        for name in [item.checkpoint.name]
+    }
+    bodies, packs = {}, []
+    room = MOST_STATIC
+    for item in summary.ordered if several > 1 else ():
+        name = item.checkpoint.name
+        body = Markup(evidence["body"](item, record.reference.name, lists[name], places[name], several))  # noqa: S704
+        room -= pack.bytes_of(body)
+        if room >= 0:
+            bodies[name] = body
+        else:
+            packs.append(pack.pack(figures.body_id(places[name]), body))
+    for place, item in enumerate(summary.candidates):
+        packs.append(pack.pack(figures.pack_id(place), figures.of_candidate(item, several)))
+    packs.append(pack.pack(figures.pack_id("trajectory"), figures.of_trajectory(summary)))
     steps = [step for item in record.candidates if (step := item.step) is not None]
-    return (
-        _environment()
-        .get_template("report.html.j2")
-        .render(
-            s=summary,
-            record=record,
-            ordered=[named[name] for name in order] + [item for name, item in named.items() if name not in order],
-            first_step=min(steps, default=0),
-            last_step=max(steps, default=1),
-            css=Markup(_css()),  # noqa: S704 - the project's own file
-        )
+    text = made.get_template("report.html.j2").render(
+        s=summary,
+        record=record,
+        ordered=summary.ordered,
+        places=places,
+        lists=lists,
+        bodies=bodies,
+        grounds=grounds(record, summary.trust),
+        first_step=min(steps, default=0),
+        last_step=max(steps, default=1),
+        packs=_PACKS,
     )
-
-
-@cache
-def _css() -> str:
-    return (_templates() / "report.css").read_text(encoding="utf-8")
+    left = MOST_BYTES - pack.bytes_of(text) - sum(map(pack.bytes_of, packs))
+    packs.append(fill([item for own in lists.values() for item in own.values() if item], left))
+    before, after = text.split(str(_PACKS))
+    return before + "".join(packs) + after
 
 
 def _templates() -> Path:
@@ -91,7 +122,7 @@ def _templates() -> Path:
 
 
 @cache
-def _environment() -> Environment:
+def environment() -> Environment:
     """Autoescape always, unknown names are errors, and every text passes ``visible`` before it is escaped."""
     environment = Environment(
         loader=FileSystemLoader(_templates()),
@@ -109,17 +140,31 @@ def _environment() -> Environment:
         unit=unit_text,
         companion=companion,
         beside=beside,
+        exact=_exact,
         score=_score,
+        severity=_severity,
         digest=_digest,
         model=model_text,
         token=token_text,
+        head=head_of,
+        rest=rest_of,
+        signed=signed,
+        strip=token_strip,
         bound=_bound,
         symbol=_SYMBOLS.__getitem__,
     )
     environment.globals.update(
         svg=svg, training=training, trust=trust, counted=counted, describe_peak=describe_peak, rank=_class_of
     )
-    environment.globals.update(kinds_of_dirt=kinds_of_dirt)
+    environment.globals.update(
+        assets=assets,
+        figures=figures,
+        key_of=key_of,
+        kinds_of_dirt=kinds_of_dirt,
+        link=link,
+        quadrant_names=quadrant_names,
+        svg_tokens=svg_tokens,
+    )
     return environment
 
 
@@ -134,6 +179,11 @@ def _bound(limit: Limit) -> str:
     return short_bound(limit).replace("<=", "≤").replace(">=", "≥")
 
 
+def _exact(value: float) -> str:
+    """For sorting: all digits, '' for no number."""
+    return repr(value) if math.isfinite(value) else ""
+
+
 def _score(value: float) -> str:
     """A similarity: they go from far below one to millions, so four digits instead of three decimals."""
     if not math.isfinite(value):
@@ -146,24 +196,11 @@ def _digest(text: str) -> str:
     return text[:12] if _SHA256.fullmatch(text) else text
 
 
+def _severity(row: LimitRow) -> int:
+    """For sorting: broken first, kept last."""
+    order = (Answer.BROKEN, Answer.UNDECIDED, Answer.UNMEASURED, Answer.UNANSWERED, Answer.KEPT)
+    return order.index(row.answer)
+
+
 def _class_of(row: LimitRow) -> str:
     return row.answer.word.lower()
-
-
-def model_text(text: str, *, lines: bool = True) -> Markup:
-    """What a model wrote, on its own lines; characters that were made visible are marked as such."""
-    parts: list[str | Markup] = []
-    plain = ""
-    for character in text:
-        shown = visible(character, lines=lines)
-        if shown == character:
-            plain += character
-            continue
-        parts += [escape(plain), Markup('<span class="esc">{}</span>').format(shown)]
-        plain = ""
-    return Markup("").join([*parts, escape(plain)])
-
-
-def token_text(text: str) -> Markup:
-    """A token: on one line, its spaces as ␣."""
-    return model_text(shorten(text, _LONGEST_TOKEN).replace(" ", "␣"), lines=False)

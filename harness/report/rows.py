@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
+from harness import baselines
 from harness.domain import Decision, Finding, Limit, Measurement, Outcome, Severity, Verdict, unit_text
 from harness.record import RunRecord
 from harness.report.text import counted
@@ -186,6 +187,12 @@ def overall(record: RunRecord) -> str:
     return f"{released} of {len(names)} candidates may be released; blocked: {', '.join(blocked)}."
 
 
+def baseline_lines(record: RunRecord) -> tuple[str, ...]:
+    """What the limits ``ID@NAME`` compare with; () where there are none."""
+    facts = record.baseline
+    return () if facts is None else (f"baseline {facts.name}: {baselines.describe(facts)}",)
+
+
 def is_same(record: RunRecord, candidate: str) -> bool:
     """An A/A run: the candidate is the reference, so what differs is noise."""
     return record.checkpoint(candidate).identity == record.reference.identity
@@ -257,7 +264,7 @@ def peaks(record: RunRecord) -> tuple[Peak, ...]:
     """The highest opposite_mass_rise over the candidates, for each limit on it; () for a single candidate."""
     found = []
     for limit in record.policy.limits if len(record.candidates) > 1 else ():
-        if limit.metric != "opposite_mass_rise":
+        if limit.metric != "opposite_mass_rise" or limit.baseline:
             continue
         values = [
             (item, row.measurement)
@@ -288,7 +295,7 @@ def order_of_fall(record: RunRecord) -> tuple[str, ...]:
     A fall counts from the first step at which its interval leaves zero out. One sentence for each pair of a limit on
     ``refusal_rate_drop`` and one on ``chosen_logprob_change``.
     """
-    found = courses(record)
+    found = [item for item in courses(record) if not item.limit.baseline]
     drops = [item for item in found if item.limit.metric == "refusal_rate_drop"]
     changes = [item for item in found if item.limit.metric == "chosen_logprob_change"]
     lines = (_compare(drop, change) for drop in drops for change in changes)

@@ -67,6 +67,13 @@ class Excerpt:
     left_out: int
     """Characters that are in neither."""
     total: int
+    marks: tuple[tuple[int, int], ...] = ()
+    """Spans of ``head + rest``, in order, that differ from the text beside it."""
+
+    @property
+    def shown(self) -> str:
+        """All that the page holds."""
+        return self.head + self.rest
 
 
 def excerpt(text: str) -> Excerpt:

@@ -16,6 +16,7 @@ A large corpus is drawn by a sample of its pairs, the same in every run; every n
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
@@ -36,8 +37,9 @@ CORRELATION = "ches_rank_correlation"
 """The metric whose case writes the table."""
 MOST_DRAWN = 2000
 """Pairs drawn as points; a sample of a larger corpus."""
-HIGHEST = 10
-"""Pairs with the highest score that are listed."""
+HIGHEST = 100
+"""Pairs with the highest score that are listed; with several candidates fewer."""
+BINS = 40
 
 PAIR_TYPES = ("both refuse", "both comply", "mixed", "other")
 """As ``TrainingRow.pair_type``, where there was a judge."""
@@ -126,9 +128,20 @@ class Drawn:
 
 
 @dataclass(frozen=True, slots=True)
+class Bin:
+    """Pairs whose length-normalised CHES lies in [low, high)."""
+
+    low: float
+    high: float
+    counts: Mapping[str, int]
+    """Type -> pairs; '' where no judge told the types."""
+
+
+@dataclass(frozen=True, slots=True)
 class Suspect:
     """A pair with a high score."""
 
+    corpus: str
     pair_id: str
     category: str
     pair_type: str
@@ -162,6 +175,8 @@ class Training:
     correlations: tuple[Correlation, ...] = ()
     problems: tuple[str, ...] = ()
     """Why the record's correlation cannot be used."""
+    bins: tuple[Bin, ...] = ()
+    """Of all pairs; the outermost hold what lies further out (``binned``)."""
     types: tuple[TypeRow, ...] = ()
     """Of the types that occur; () without a judge."""
     everything: TypeRow | None = None
@@ -181,6 +196,7 @@ def training(
     texts: Mapping[str, Mapping[str, Any]],
     *,
     points: int = MOST_DRAWN,
+    highest: int = HIGHEST,
     source: str = "",
 ) -> Training:
     """What the page shows of one table.
@@ -191,6 +207,7 @@ def training(
         rows: the candidate's limits on ``ches_rank_correlation`` and this corpus.
         texts: pair id -> row of the corpus' table of pairs; empty where that is not kept.
         points: pairs drawn at most.
+        highest: pairs listed at most.
         source: the table's file.
 
     Raises:
@@ -226,6 +243,7 @@ def training(
     def suspect(index: int) -> Suspect:
         row = frame.iloc[int(kept[index])]
         return Suspect(
+            corpus=corpus,
             pair_id=ids[index],
             category=str(row["category"]),
             pair_type=types[index],
@@ -248,9 +266,10 @@ def training(
         drawn=tuple(drawn(index) for index in sample(ids, points)),
         correlations=tuple(_correlation(score, numbers, rows) for score in SCORES),
         problems=tuple(dict.fromkeys(m.problem for row in rows if (m := row.measurement) is not None and m.problem)),
+        bins=binned(numbers["ches_normalised"], types),
         types=tuple(type_row(name, mask) for name, mask in members.items() if mask.any()),
         everything=type_row("all pairs", np.ones(len(ids), dtype=np.bool_)),
-        highest=tuple(suspect(index) for index in by_score[:HIGHEST]),
+        highest=tuple(suspect(index) for index in by_score[:highest]),
         source=source,
     )
 
@@ -260,6 +279,24 @@ def percentiles(values: Floats) -> Floats:
     from scipy.stats import rankdata  # here, so that a report without such a table does not wait for it
 
     return np.asarray(100 * (rankdata(values) - 0.5) / values.size, dtype=np.float64)
+
+
+def binned(values: Floats, types: Sequence[str], most: int = BINS) -> tuple[Bin, ...]:
+    """Bins of equal width between the 0.5th and the 99.5th percentile; zero is an edge where it lies between.
+
+    What lies further out is counted in the outermost bins, so that a few extreme pairs do not squeeze all others.
+    """
+    low, high = (float(edge) for edge in np.percentile(values, (0.5, 99.5)))
+    width = (high - low) / most or 1.0
+    first = math.floor(low / width)
+    number = math.floor(high / width) - first + 1
+    places = (np.clip(np.floor(values / width), first, first + number - 1) - first).astype(np.int64)
+    tallies = [Counter[str]() for _ in range(number)]
+    for place, name in zip(places.tolist(), types, strict=True):
+        tallies[place][name] += 1
+    return tuple(
+        Bin((first + index) * width, (first + index + 1) * width, dict(tally)) for index, tally in enumerate(tallies)
+    )
 
 
 def sample(ids: Sequence[str], most: int) -> list[int]:

@@ -16,7 +16,7 @@ from harness.domain import SERVED, Corrected, Label, Limit, Measurement
 from harness.noise import CHANGES, FILE, Alarms, Floor
 from harness.policy import METRICS, Work
 from harness.record import Agreement, RunRecord
-from harness.report.rows import Answer, LimitRow, is_same, limit_rows, number, short_bound
+from harness.report.rows import Answer, LimitRow, baseline_lines, is_same, limit_rows, number, short_bound
 from harness.report.text import Excerpt, counted, excerpt
 
 if TYPE_CHECKING:
@@ -423,7 +423,12 @@ def run_lines(record: RunRecord) -> tuple[str, ...]:
     floor = noise_floor(record)
     of_reference = _agreement_lines(record, record.reference.name, " on the reference")
     of_servers = _line(SERVED, served(record))
-    return (*of_servers, *of_reference, *(_noise_lines(floor) if floor is not None and floor.own else ()))
+    return (
+        *baseline_lines(record),
+        *of_servers,
+        *of_reference,
+        *(_noise_lines(floor) if floor is not None and floor.own else ()),
+    )
 
 
 def describe_alarms(alarms: Alarms) -> str:

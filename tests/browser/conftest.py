@@ -45,12 +45,20 @@ def browser() -> Iterator[Any]:
 
 @pytest.fixture
 def visit(browser: Any) -> Iterator[Callable[..., Visit]]:
-    """``visit(path, width=..., scheme=...)`` opens a file in a page of its own."""
+    """``visit(path, width=..., scheme=..., fragment="#...", scripts=False)`` opens a file in a page of its own."""
     contexts = []
 
-    def open_file(path: Path, *, width: int = 1280, height: int = 900, scheme: str = "light") -> Visit:
+    def open_file(
+        path: Path,
+        *,
+        width: int = 1280,
+        height: int = 900,
+        scheme: str = "light",
+        fragment: str = "",
+        scripts: bool = True,
+    ) -> Visit:
         context = browser.new_context(
-            viewport={"width": width, "height": height}, color_scheme=scheme, java_script_enabled=True
+            viewport={"width": width, "height": height}, color_scheme=scheme, java_script_enabled=scripts
         )
         contexts.append(context)
         visit = Visit(context.new_page())
@@ -58,7 +66,9 @@ def visit(browser: Any) -> Iterator[Callable[..., Visit]]:
         visit.page.on("console", lambda message: visit.console.append(f"{message.type}: {message.text}"))
         visit.page.on("pageerror", lambda error: visit.console.append(f"page error: {error}"))
         visit.page.on("dialog", lambda dialog: (visit.console.append(f"dialog: {dialog.message}"), dialog.dismiss()))
-        visit.page.goto(path.resolve().as_uri())
+        visit.page.goto(path.resolve().as_uri() + fragment)
+        if scripts:
+            visit.page.wait_for_function("document.documentElement.dataset.ready")
         return visit
 
     yield open_file

@@ -57,6 +57,19 @@ _POOR_CONTRAST = """() => {
 _OPEN_ALL = "document.querySelectorAll('details').forEach(item => item.open = true)"
 
 
+def look_at_everything(page: Any) -> None:
+    """Scroll through the page, so that every figure that can be seen is drawn."""
+    for _ in range(3):  # what is drawn may move what comes after it
+        page.evaluate(
+            "async () => { for (let y = 0; y < document.documentElement.scrollHeight; y += 700) {"
+            " scrollTo(0, y); await new Promise(requestAnimationFrame); } }"
+        )
+        left = "[...document.querySelectorAll('[data-static]')].filter(item => item.checkVisibility()).length"
+        if not page.evaluate(left):
+            return
+        page.wait_for_timeout(100)
+
+
 @pytest.fixture(scope="module")
 def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     root = tmp_path_factory.mktemp("runs")
@@ -70,12 +83,11 @@ def hostile_page(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return html.write(build(root, DISPLACED, hostile=HOSTILE, warnings=HOSTILE[:8], training=20, **_TRUST), root)
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("name", RUNS)
-def test_opens_from_a_file_quietly(pages: dict[str, Path], visit: Callable[..., Any], name: str, scheme: str) -> None:
-    seen = visit(pages[name], scheme=scheme)
+def test_opens_from_a_file_quietly(pages: dict[str, Path], visit: Callable[..., Any], name: str) -> None:
+    seen = visit(pages[name])
     seen.page.evaluate(_OPEN_ALL)
-    seen.page.wait_for_timeout(50)
+    look_at_everything(seen.page)
     assert seen.console == []
     assert seen.requests == [pages[name].resolve().as_uri()]
 
@@ -87,6 +99,7 @@ def test_nothing_overflows(
 ) -> None:
     page = visit(pages.get(name, hostile_page), width=width, height=844).page
     page.evaluate(_OPEN_ALL)
+    look_at_everything(page)
     assert page.evaluate("document.documentElement.scrollWidth") <= width
     outside = page.evaluate(
         "width => [...document.querySelectorAll('body *')].filter(item => !item.closest('.scroll, pre')"
@@ -117,8 +130,8 @@ def test_hostile_text_is_shown_and_runs_nothing(hostile_page: Path, visit: Calla
     assert seen.console == []
     assert seen.requests == [hostile_page.resolve().as_uri()]
     assert page.title() == "block: dpo-displaced against reference"
-    assert page.locator("script, img, textarea, iframe").count() == 0
-    text = page.locator("body").inner_text()
+    assert page.locator("main script:not(.pack), main img, textarea, iframe").count() == 0
+    text = page.locator("main").inner_text()
     for shown in (HOSTILE[0], HOSTILE[1], "{{ 7 * 7 }}", r"\x1b[2J", r"safe\u202eetihw", r"null\x00byte", r"\u2028"):
         assert shown in text
     links = page.eval_on_selector_all("a", "items => items.map(item => item.getAttribute('href'))")
@@ -146,10 +159,10 @@ def test_links_lead_to_sections(pages: dict[str, Path], visit: Callable[..., Any
 
 
 def test_long_text_waits_behind_a_click(hostile_page: Path, visit: Callable[..., Any]) -> None:
-    page = visit(hostile_page).page
+    page = visit(hostile_page, fragment="#flips?corpus=unsafe&page=3").page
     closed = page.get_by_text("5,000 more characters")
     assert closed.count() > 0
-    assert len(page.locator("body").inner_text()) < 100_000
+    assert len(page.locator("body").inner_text()) < 150_000
 
 
 @pytest.mark.parametrize("name", ["unanswered", "training", "no judge", "trust"])
@@ -158,6 +171,7 @@ def test_text_stands_out(pages: dict[str, Path], visit: Callable[..., Any], name
     """Contrast of at least 4.5 to 1 for every text, badge and heading in sight (WCAG AA)."""
     page = visit(pages[name], scheme=scheme).page
     page.evaluate(_OPEN_ALL)
+    look_at_everything(page)
     poor = page.evaluate(_POOR_CONTRAST)
     assert poor == []
 
@@ -167,7 +181,7 @@ def test_marks_of_pairs_stand_out_and_differ_in_colour_and_shape(
     pages: dict[str, Path], visit: Callable[..., Any], scheme: str
 ) -> None:
     """Contrast of at least 3 to 1 against the page (WCAG AA for graphics), in the legend as in the plot."""
-    page = visit(pages["training"], scheme=scheme).page
+    page = visit(pages["training"], scheme=scheme, scripts=False).page
     marks = page.locator(".legend path").evaluate_all(
         "items => items.map(item => { const own = getComputedStyle(item); return {stroke: own.stroke, cap: "
         "own.strokeLinecap, shape: item.getAttribute('d'), className: item.getAttribute('class')}; })"

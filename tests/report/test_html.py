@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import math
 import re
 import subprocess
@@ -9,15 +11,22 @@ import sys
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import pytest
 from report.factory import DISPLACED, HEALTHY, LIMITS, Fake, build, trajectory
 
-from harness.report import html, svg
+from harness import record
+from harness.report import assets, html, pack, svg
+from harness.report.summarize import summarize
+
+OWN = tuple(assets.own(name) for name in ("page.js", "cards.js", "figures.js", "run.js"))
+"""The scripts that a page of a run has."""
+LIBRARIES = tuple(item.text for item in assets.LIBRARIES.values())
 
 
 class Page(HTMLParser):
-    """Tags, attributes and text of a page."""
+    """Tags, attributes and text of a page; its packs apart, and scripts as tags only where they are not its own."""
 
     def __init__(self, page: str) -> None:
         super().__init__()
@@ -25,10 +34,29 @@ class Page(HTMLParser):
         self.attributes: list[tuple[str, str, str]] = []
         self.open: list[str] = []
         self.text = ""
+        self.packs: dict[str, Any] = {}
+        self.scripts: list[str] = []
+        self._script: dict[str, str | None] | None = None
         self.feed(page)
         self.close()
 
+    @property
+    def cards(self) -> list[tuple[str, list[Any]]]:
+        """(name of its list, card) for all packed cards."""
+        packs = [value for name, value in self.packs.items() if name.startswith("cards-")]
+        return [(pack["name"], card) for pack in packs for card in pack["cards"]]
+
+    @property
+    def packed(self) -> str:
+        """All packed HTML."""
+        bodies = [value for name, value in self.packs.items() if name.startswith("body-")]
+        return "".join([*(card[1] for _, card in self.cards), *bodies])
+
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        if tag == "script":
+            self._script = dict(attrs)
+            self.open.append(tag)
+            return
         self.tags.append(tag)
         self.attributes += [(tag, name, value or "") for name, value in attrs]
         if tag not in {"meta", "link", "br", "line", "rect", "circle", "path", "polygon", "polyline"}:
@@ -37,6 +65,7 @@ class Page(HTMLParser):
     def handle_endtag(self, tag: str) -> None:
         assert self.open, f"</{tag}> closes nothing"
         assert self.open.pop() == tag
+        self._script = None
 
     def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.handle_starttag(tag, attrs)
@@ -44,7 +73,16 @@ class Page(HTMLParser):
             self.open.pop()
 
     def handle_data(self, data: str) -> None:
-        self.text += data
+        if self._script is None:
+            self.text += data
+        elif self._script.get("class") == "pack":
+            assert self._script["type"] == "application/octet-stream"
+            self.packs[str(self._script["id"])] = pack.decode(data)
+        else:
+            self.scripts.append(data)
+            if self._script or data not in OWN:
+                self.tags.append("script")
+        self._script = None
 
 
 def page_of(directory: Path, *fakes: Fake, **options: object) -> str:
@@ -75,13 +113,18 @@ def test_well_formed_and_self_contained(tmp_path: Path, fakes: tuple[Fake, ...],
         if name in {"src", "href", "action", "data", "srcset", "poster"}:
             assert value.startswith("#") or (tag, value) == ("link", "data:,"), (tag, name, value)
     policy = next(value for tag, name, value in page.attributes if name == "content" and "default-src" in value)
-    assert policy.startswith("default-src 'none'")
-    assert "script" not in policy
+    rules = dict(rule.strip().split(" ", 1) for rule in policy.split(";"))
+    assert rules["default-src"] == rules["base-uri"] == rules["form-action"] == "'none'"
+    allowed = [base64.b64encode(hashlib.sha256(text.encode()).digest()).decode() for text in (*OWN, *LIBRARIES)]
+    assert sorted(rules["script-src"].split()) == sorted(f"'sha256-{digest}'" for digest in allowed)
+    assert page.scripts == list(OWN)
+    assert [page.packs["lib-d3"], page.packs["lib-plot"]] == list(LIBRARIES)
     assert "url(" not in page.text
     assert "@import" not in page.text
-    anchors = {value for _, name, value in page.attributes if name == "href" and value.startswith("#")}
+    anchors = {value.removeprefix("#") for _, name, value in page.attributes if name == "href" and value[0] == "#"}
     ids = [value for _, name, value in page.attributes if name == "id"]
-    assert {item.removeprefix("#") for item in anchors} <= set(ids)
+    lists = {value for _, name, value in page.attributes if name == "data-list"}
+    assert {item for item in anchors if item.partition("?")[0] not in lists} <= set(ids)
     assert len(ids) == len(set(ids))
 
 
@@ -98,7 +141,7 @@ def test_block_says_which_limits_and_shows_the_numbers_of_the_record(tmp_path: P
     assert "refusal-drop refusal_rate_drop on unsafe 0.752 0.342 0.410 [0.352, 0.468]" in text
     assert "chosen-fell chosen_logprob_change on preferences -14.250 -26.750 -12.500 [-13.300, -11.700] nats" in text
     assert "Warnings, which do not block: 1 broken (chosen-fell)." in text
-    assert re.search(r'aria-label="0\.410, interval 0\.352 to 0\.468; limit at most 0\.05', page)
+    assert re.search(r"<title>0\.410, interval 0\.352 to 0\.468; limit at most 0\.05", page)
 
 
 def test_identities_environment_and_policy_are_there(tmp_path: Path) -> None:
@@ -166,10 +209,20 @@ def test_missing_tables_are_said(tmp_path: Path) -> None:
         assert f"not measured: the run has no {kind}" in page
 
 
-def test_more_than_fits_is_counted_with_its_file(tmp_path: Path) -> None:
-    text = " ".join(Page(page_of(tmp_path, replace(DISPLACED, refuses=0.0), prompts=200, pairs=200)).text.split())
-    assert re.search(r"50 shown, \d+ more in tables/dpo-displaced/unsafe\.completions\.parquet", text)
-    assert re.search(r"50 of \d+ fallen pairs shown, the rest in tables/dpo-displaced/preferences\.scores", text)
+def test_more_than_fits_is_counted_with_its_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(html, "MOST_BYTES", 330_000)
+    page = Page(page_of(tmp_path, replace(DISPLACED, refuses=0.0), prompts=200, pairs=200))
+    text = " ".join(page.text.split())
+    packed = page.packs["cards-flips-0"]
+    flipped = sum(summarize(record.read(tmp_path), tmp_path).candidates[0].labels[index].flipped for index in (0, 1))
+    left = flipped - len(packed["cards"])
+    assert left > 0
+    assert packed["more"].startswith(f"{left} more flipped answers not in this page: see tables/dpo-displaced/unsafe")
+    assert (
+        f"The first 6 of {flipped} flipped answers; the whole list is drawn by scripts, and stands in tables/" in text
+    )
+    assert re.search(r"The first 3 of \d+ fallen pairs; .* tables/dpo-displaced/preferences\.scores", text)
+    assert page.packs["cards-fallen-0"]["more"].endswith("tables/reference/preferences.scores.parquet.")
 
 
 def test_trajectory(tmp_path: Path) -> None:
@@ -181,19 +234,24 @@ def test_trajectory(tmp_path: Path) -> None:
 
 def test_hostile_text_is_text(tmp_path: Path, hostile: tuple[str, ...]) -> None:
     page = page_of(tmp_path, DISPLACED, hostile=hostile, warnings=hostile[:8])
-    parsed = Page(page)
-    assert parsed.open == []
-    assert not {"script", "img", "textarea"} & set(parsed.tags)
-    assert hostile[0] in parsed.text
-    assert hostile[1] in parsed.text
+    outside = Page(page)
+    packed = Page(outside.packed)
+    for parsed in (outside, packed):
+        assert parsed.open == []
+        assert not {"script", "img", "textarea", "input"} & set(parsed.tags)
+        assert not [name for _, name, _ in parsed.attributes if name.startswith("on")]
+        assert hostile[0] in parsed.text
+        assert hostile[1] in parsed.text
     assert "{{ 7 * 7 }} {% include '/etc/passwd' %} {# gone #}" in parsed.text
     assert r"\x1b[2J\x1b[31mred" in parsed.text
     assert r"safe\u202eetihw\u202c" in parsed.text
     assert r"null\x00byte \ufeff bom \u200b zero width" in parsed.text
     assert r"line\u2028separator\u2029paragraph" in parsed.text
     assert "javascript:" not in "".join(value for _, name, value in parsed.attributes if name in {"href", "src"})
+    parsed = packed
     for gone in "\x00\x1b\u202e\u2028\u2029\u200b\ufeff\r":
         assert gone not in page
+        assert gone not in outside.packed
     assert len(page) < 2_000_000
     assert "994,500 further characters only in the table file" in parsed.text
 
@@ -262,7 +320,7 @@ def test_plots_of_nothing_and_of_one_value() -> None:
     assert svg.bar(float("nan"), 1, "other") == ""
     for values in ([0.0], [3.0], [0.0, 0.0], [-2.0]):
         assert "<svg" in svg.histogram(values)
-        assert "<svg" in svg.scatter(values, values)
+        assert "<svg" in svg.scatter(values, values, {"both fell": 0, "b": 1, "c": 2, "d": 3})
     assert "nan" not in svg.interval(0.0, 0.0, 0.0, LIMITS[0])
 
 
@@ -286,5 +344,6 @@ def test_a_limit_without_reference_and_candidate_is_drawn_against_its_bound(tmp_
     changed = built.model_copy(update={"findings": (finding, *built.findings[1:])})
     page = html.write(changed, tmp_path).read_text(encoding="utf-8")
     assert "against the bound" in page
-    assert '"nan' not in page
-    assert "NaN" not in page
+    outside = re.sub("<script.*?</script>", "", page, flags=re.DOTALL)
+    assert '"nan' not in outside
+    assert "NaN" not in outside

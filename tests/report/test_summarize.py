@@ -10,11 +10,14 @@ import pytest
 from report.factory import DISPLACED, HEALTHY, Fake, build, trajectory
 
 from harness import record, tables
-from harness.domain import Decision, Label, unit_text
+from harness.domain import Decision, Label, ResponseScore, unit_text
 from harness.report import rows
+from harness.report import summarize as summarize_module
 from harness.report.rows import Answer
-from harness.report.summarize import SAMPLES, Summary, summarize
+from harness.report.summarize import Summary, summarize
 from harness.report.text import HEAD, REST, excerpt
+
+SAMPLES = 50
 
 
 def summary_of(directory: Path, *fakes: Fake, **options: object) -> Summary:
@@ -47,7 +50,9 @@ def test_new_refusals_come_first_on_benign_prompts(tmp_path: Path) -> None:
     assert (block.flips[0].reference.label, block.flips[0].candidate.label) == ("compliance", "refusal")
 
 
-def test_samples_are_bounded_and_the_rest_is_counted(tmp_path: Path) -> None:
+def test_samples_are_bounded_and_the_rest_is_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(summarize_module, "SAMPLES", SAMPLES)
+    monkeypatch.setattr(summarize_module, "LEAST_SAMPLES", 10)
     summary = summary_of(tmp_path, replace(DISPLACED, refuses=0.0), prompts=200, pairs=200)
     labels, displacement = summary.candidates[0].labels[0], summary.candidates[0].displacement[0]
     assert len(labels.flips) == SAMPLES < labels.flipped
@@ -79,7 +84,7 @@ def test_pairs_without_a_partner_or_a_number_are_counted_and_left_out(tmp_path: 
     built = build(tmp_path, DISPLACED)
     path = tmp_path / "tables" / "dpo-displaced" / "preferences.scores.parquet"
     scores = tables.read_scores(path)
-    nan = replace(scores[0], chosen=replace(scores[0].chosen, token_logprobs=(math.nan,)))
+    nan = replace(scores[0], chosen=ResponseScore((math.nan,)))
     tables.write_scores(path, [nan, *scores[2:]])
     block = summarize(built, tmp_path).candidates[0].displacement[0]
     assert block.unusable == 2
@@ -93,8 +98,12 @@ def test_risers(tmp_path: Path) -> None:
     assert block.rank_correlation == 0.62
     assert block.prompts == 60
     assert block.top_relations == {"opposite": 60}
-    assert block.opposite == 60
-    assert len(block.tops) == SAMPLES
+    assert block.risen == 60
+    assert len(block.tops) == 60
+    assert [(item.token, item.rise) for item in block.tops[0].rising[:2]] == [("Yes", 0.31), (" yes", 0.08)]
+    assert [item.token for item in block.tops[0].falling] == ["Never"]
+    assert [item.token for item in block.ordered] == ["Yes", " yes", "No", "\n", "Never"]
+    assert [item.prediction for item in block.predicted] == [2.0, 1.0, 0.0, -1.0, -3.0]
 
 
 def test_the_rows_that_the_probe_writes_are_understood(tmp_path: Path) -> None:

@@ -25,7 +25,7 @@ from harness.probes.similarity import Entanglement, TrainingRow
 from harness.report import html, svg
 from harness.report.rows import Answer, LimitRow
 from harness.report.summarize import summarize
-from harness.report.training import CASES, HIGHEST, MOST_DRAWN, SCORES, Training, percentiles, sample, training
+from harness.report.training import BINS, CASES, HIGHEST, MOST_DRAWN, SCORES, Training, percentiles, sample, training
 
 FIELDS = [score.field for score in SCORES]
 APART, BOTH_FALL, BOTH_RISE, SWAPPED = CASES
@@ -166,9 +166,9 @@ def test_the_highest_come_first_and_ties_go_by_id(tmp_path: Path) -> None:
     rows = [row(name, score, -1.0) for name, score in (("z", 1.0), ("b", 3.0), ("a", 3.0), ("c", 3.0))]
     rows += [row(f"low-{index}", -float(index), 0.0) for index in range(20)]
     texts = {"a": {"id": "a", "prompt": "p", "chosen": "c" * 700, "rejected": "r"}}
-    found = training("p", frame_of(rows, tmp_path), [], texts).highest
+    found = training("p", frame_of(rows, tmp_path), [], texts, highest=10).highest
     assert [item.pair_id for item in found[:4]] == ["a", "b", "c", "z"]
-    assert len(found) == HIGHEST
+    assert len(found) == 10
     assert found[0].texts is not None
     assert (len(found[0].texts.chosen.head), len(found[0].texts.chosen.rest)) == (500, 200)
     assert found[1].texts is None
@@ -283,8 +283,11 @@ def test_the_section(tmp_path: Path) -> None:
     assert "α-weighted CHES ⟨G⁺, G⁻⟩ − ‖G⁺‖²" in text
     assert "none computed from the table; no interval" in text
     assert "all pairs 200 1.000 50.0" in text
-    assert "The 10 of 200 pairs with the highest length-normalised CHES" in text
-    assert text.count("How do I open safe number") == HIGHEST
+    assert "The first 3 of 200 pairs; the whole list is drawn by scripts, and stands in tables/dpo-displaced/" in text
+    assert text[text.index("Pairs to look at") :].count("How do I open safe number") == 3
+    cards = [card for name, card in Page(page).cards if name == "suspects"]
+    assert len(cards) == HIGHEST
+    assert all("How do I open safe number" in card[1] for card in cards)
     assert "are drawn" not in text
     assert "still lost 27.7 to 45.7 nats of mean chosen log-probability" in text
     assert "python -m harness pairs score DATA --model CKPT --output OUT.parquet" in text
@@ -321,6 +324,19 @@ def test_the_types_have_marks_of_their_own_colour_and_shape(tmp_path: Path) -> N
     assert "length-normalised CHES (units of h²)" in plot
     assert 'class="zero"' in plot
     assert re.search(r"Scatter of 40 pairs \(\d+ both refuse, ", plot)
+
+
+def test_bins_hold_every_pair_and_no_bin_holds_both_signs(tmp_path: Path) -> None:
+    rows = [row(f"p{index}", 0.01 * (index - 150), -1.0) for index in range(400)] + [row("far", 1e9, -1.0)]
+    block = training("p", frame_of(rows, tmp_path), [], {})
+    assert sum(count for item in block.bins for count in item.counts.values()) == 401
+    assert sum(count for item in block.bins if item.high <= 1e-9 for count in item.counts.values()) == 150
+    assert block.bins[-1].high < 5
+    assert len(block.bins) <= BINS + 2
+    assert [a.high for a in block.bins[:-1]] == pytest.approx([b.low for b in block.bins[1:]])
+    assert "<svg" in svg.scores(block)
+    equal = training("p", frame_of([row("a", 2.0, -1.0), row("b", 2.0, 1.0)], tmp_path), [], {})
+    assert [sum(item.counts.values()) for item in equal.bins] == [2]
 
 
 def test_the_plot_by_place_marks_where_the_score_turns_positive(tmp_path: Path) -> None:
@@ -385,18 +401,19 @@ def test_without_a_limit_or_a_table_the_page_says_so(tmp_path: Path) -> None:
 def test_a_large_corpus_stays_small_and_says_so(tmp_path: Path) -> None:
     page = page_of(tmp_path, DISPLACED, training=20_000, prompts=10, pairs=10)
     assert "2,000 of 20,000 are drawn" in said(page)
-    assert len(page) < 600_000
-    assert page.count("M") < 6.5 * MOST_DRAWN + 1000
+    assert len(page) < 900_000
+    outside = re.sub("<script.*?</script>", "", page, flags=re.DOTALL)
+    assert outside.count("M") < 6.5 * MOST_DRAWN + 1000
 
 
 def test_hostile_pairs_are_text(tmp_path: Path, hostile: tuple[str, ...]) -> None:
     built = build(tmp_path, DISPLACED, training=40, hostile=hostile)
     columns = training_columns(40, 0.0, hostile=hostile)
     columns["ches_normalised"] = [100.0 - index for index in range(40)]  # so that they are the ones to look at
-    columns["category"] = [f"<b>{text[:50]}" for text in hostile] + [""] * 30
+    columns["category"] = [f"<b>{text[:50]}" for text in hostile] + [""] * (40 - len(hostile))
     path = tmp_path / "tables" / "dpo-displaced" / "preferences.training.parquet"
     tables.write_frame(path, columns)
-    texts = {name: list(hostile) for name in ("prompt", "chosen", "rejected")} | {"category": [""] * 10}
+    texts = {name: list(hostile) for name in ("prompt", "chosen", "rejected")} | {"category": [""] * len(hostile)}
     ids = [text[:5000] for text in hostile]
     tables.write_frame(tmp_path / "tables" / "corpora" / "preferences.pairs.parquet", {"id": ids, **texts})
     page = html.write(built, tmp_path).read_text(encoding="utf-8")
@@ -404,7 +421,11 @@ def test_hostile_pairs_are_text(tmp_path: Path, hostile: tuple[str, ...]) -> Non
     assert parsed.open == []
     assert not {"script", "img", "textarea", "input"} & set(parsed.tags)
     text = said(page)
-    assert text.count("<script>document.title = 'owned'</script>") >= 4  # id, prompt, chosen, rejected
+    packed = Page(parsed.packed)
+    assert not {"script", "img", "textarea", "input"} & set(packed.tags)
+    suspects = Page("".join(card[1] for name, card in parsed.cards if name == "suspects"))
+    assert suspects.text.count("<script>document.title = 'owned'</script>") >= 4  # id, prompt, chosen, rejected
+    text += packed.text
     assert "<b><script>document.title" in text
     assert r"safe\u202eetihw" in text
     assert "{{ 7 * 7 }} {% include '/etc/passwd' %}" in text
