@@ -318,7 +318,8 @@ def now() -> datetime:
 
 def environment() -> dict[str, str]:
     """Versions of everything that can change a number."""
-    versions = {"python": platform.python_version(), "platform": platform.platform()}
+    system = " ".join([platform.system(), platform.machine(), *platform.libc_ver()]).strip()
+    versions = {"python": platform.python_version(), "platform": system}
     for name in (
         "dpo-harness",
         "torch",
