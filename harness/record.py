@@ -239,7 +239,7 @@ def read(where: Path, *, check_tables: bool = True) -> RunRecord:
         raise RecordError(f"{path.parent} holds no {FILE}: the run was interrupted before its end; run it again")
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:  # no JSON, no UTF-8, a number or a nesting without end
         raise RecordError(f"{path} is damaged: {error}; run the evaluation again") from None
     schema = data.get("schema_number") if isinstance(data, dict) else None
     if not isinstance(schema, int):

@@ -208,7 +208,7 @@ def read(directory: Path) -> tuple[History, Side]:
     others: list[Path] = []
     kept: dict[str, Kept] = {}
     with os.scandir(directory) as entries:
-        places = [Path(entry.path) for entry in entries if not entry.name.startswith(".") and entry.is_dir()]
+        places = [Path(entry.path) for entry in entries if not entry.name.startswith(".") and _is_directory(entry)]
     for place in places:
         row, keep = _row(place, known.get(place.name), blessed.get(place.name, ()))
         if row is None:
@@ -229,27 +229,44 @@ def read(directory: Path) -> tuple[History, Side]:
     return history, history_side.make(kept)
 
 
+def _is_directory(entry: os.DirEntry[str]) -> bool:
+    """False also for a link that leads nowhere or to itself."""
+    try:
+        return entry.is_dir()
+    except OSError:
+        return False
+
+
 def _row(place: Path, known: Kept | None, blessed: tuple[str, ...]) -> tuple[Row | None, Kept | None]:
     """A directory's row, None where it holds no run; and what to keep, None where it is to be read again."""
     name, path = printable(place.name), place / record.FILE
     try:
         stat = path.stat()
     except OSError:
-        if not _begun(place):
-            return None, None
-        changed = datetime.fromtimestamp(place.stat().st_mtime, UTC)
-        return Row(name, State.UNFINISHED, changed, None, f"no {record.FILE}", "", blessed), None
+        return _unrecorded(place, blessed), None
     kept = known if known and (known.size, known.mtime_ns) == (stat.st_size, stat.st_mtime_ns) else None
     link = _link(place, html.FILE) if (place / html.FILE).is_file() else ""
     try:
         kept = kept or Kept(
-            size=stat.st_size, mtime_ns=stat.st_mtime_ns, run=recorded(record.read(place, check_tables=False))
+            size=stat.st_size, mtime_ns=stat.st_mtime_ns, run=recorded(record.read(place, check_tables=False), place)
         )
         when = _time(kept.run.started)
-    except (RecordError, OSError, ValueError) as error:  # a reason to show, never to hide the run
+    except (HarnessError, OSError, OverflowError, ValueError) as error:  # a reason to show, never to hide the run
         changed = datetime.fromtimestamp(stat.st_mtime, UTC)
         return Row(name, State.DAMAGED, changed, None, printable(str(error)), "", blessed), None
     return Row(name, State.RECORDED, when, kept.run, "", link, blessed), kept
+
+
+def _unrecorded(place: Path, blessed: tuple[str, ...]) -> Row | None:
+    """The row of a directory without a record, None where it holds no run or was removed meanwhile."""
+    name = printable(place.name)
+    try:
+        begun, changed = _begun(place), datetime.fromtimestamp(place.stat().st_mtime, UTC)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        return Row(name, State.DAMAGED, datetime.fromtimestamp(0, UTC), None, printable(str(error)), "", blessed)
+    return Row(name, State.UNFINISHED, changed, None, f"no {record.FILE}", "", blessed) if begun else None
 
 
 def _begun(place: Path) -> bool:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from harness import record
+from harness import record, verdicts
 from harness.domain import Decision
 from harness.errors import RecordError
 from harness.record import RunRecord
@@ -81,18 +81,22 @@ def load(path: Path) -> Side | None:
     return side if (side.dpo_harness_index, side.record_schema) == (SCHEMA, record.SCHEMA) else None
 
 
-def recorded(run: RunRecord) -> Recorded:
-    """What the page says of a record.
+def recorded(run: RunRecord, where: Path) -> Recorded:
+    """What the page says of a record; ``where`` it lies.
 
     Raises:
-        RecordError: it says release, and a blocking limit is not kept.
+        RecordError: it says release of a candidate, and that does not follow from what it measured.
+        PolicyError: it says release, and its policy is none that this version reads.
     """
+    candidates = tuple(_candidate(run, item.name) for item in run.candidates)
+    if any(item.decision is Decision.RELEASE for item in candidates):
+        verdicts.check(run, where)
     return Recorded(
         run=run.run,
         started=run.started,
         status=run.status,
         partial=run.partial,
-        candidates=tuple(_candidate(run, item.name) for item in run.candidates),
+        candidates=candidates,
         limits=sum(limit.severity == "block" for limit in run.policy.limits),
         reference=run.reference.name,
         reference_identity=run.reference.short,

@@ -88,7 +88,7 @@ def test_runs_are_filtered_and_the_url_says_so(page_of_runs: Path, visit: Callab
     page.wait_for_selector(READY)
     assert names(page) == ["steps"]
     assert form.get_by_label("candidate").input_value() == "checkpoint-4"
-    form.get_by_role("button", name="all").click()
+    form.get_by_role("button", name="clear").click()
     assert len(names(page)) == 7
     form.get_by_label("text").fill("BROKEN: refusal")
     assert names(page) == ["steps", "bad"]

@@ -69,7 +69,7 @@ def test_filters_show_what_they_say_and_the_url_remembers(run: tuple[Path, Summa
     assert status(page).startswith(f"{len(of_locks)} of {len(flips)}")
     page.go_forward()
     assert status(page).startswith(f"{len(both)} of {len(flips)}")
-    filters.get_by_role("button", name="all", exact=True).click()
+    filters.get_by_role("button", name="clear", exact=True).click()
     assert status(page).startswith(f"{len(flips)} of {len(flips)}")
     assert seen.console == []
 

@@ -47,7 +47,7 @@
     });
     const search = make('input', {type: 'search', name: 'search', autocomplete: 'off', spellcheck: 'false'});
     controls.append(make('label', {}, make('span', {}, 'search'), search));
-    controls.append(make('button', {type: 'reset'}, 'all'));
+    controls.append(make('button', {type: 'reset'}, 'clear'));
     if (cards.some(card => card[1].includes('class="covered"'))) controls.append(revealer(body));
 
     const matching = () => {

@@ -57,7 +57,7 @@
         labelled('first change in', flip),
         labelled('labels, left to right', pattern),
         labelled('search ids', search),
-        make('button', {type: 'reset'}, 'all'),
+        make('button', {type: 'reset'}, 'clear'),
       );
     };
 

@@ -53,7 +53,7 @@
       ),
       text: make('input', {name: 'text', type: 'search', autocomplete: 'off', spellcheck: 'false'}),
     };
-    form.append(...KEYS.map(key => field(key, controls[key])), make('button', {type: 'reset'}, 'all'), known);
+    form.append(...KEYS.map(key => field(key, controls[key])), make('button', {type: 'reset'}, 'clear'), known);
     form.hidden = false;
 
     const apply = () => {
