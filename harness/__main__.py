@@ -172,7 +172,7 @@ def bless(
     list_: Annotated[bool, typer.Option("--list", help="print the baselines that there are")] = False,
 ) -> None:
     """Make a candidate of a stored run a named baseline: pytest evals/ --candidate CKPT --baseline NAME."""
-    from harness.report import baselines as page
+    from harness.report.commands import baselines as page
 
     if list_:
         if run is not None or name is not None or candidate is not None or force or although_blocked:
@@ -205,7 +205,7 @@ def schema(
 @app.command()
 def recipes() -> None:
     """List the data sets that a policy can name: `corpora: {unsafe: {recipe: sorry-bench}}`."""
-    from harness.report import recipes as page
+    from harness.report.commands import recipes as page
 
     typer.echo(page.listed(corpus.RECIPES, **_terminal()), nl=False)
 
@@ -275,7 +275,7 @@ def pairs_score(
     restart: Annotated[bool, typer.Option("--restart", help="forget what an earlier, ended run has done")] = False,
 ) -> None:
     """Score every pair: CHES and its relatives, and both log-probabilities. An ended run goes on where it was."""
-    from harness.report import pairs as page
+    from harness.report.commands import pairs as page
 
     runner = engines.create(
         engine,
@@ -320,7 +320,7 @@ def pairs_filter(
     force: Force = False,
 ) -> None:
     """Take the pairs that score worst out of the data; every other row stays as it is."""
-    from harness.report import pairs as page
+    from harness.report.commands import pairs as page
 
     source = pairs.open_data(data, split=split, config=config, revision=revision)
     done = pairs.keep(
@@ -373,8 +373,8 @@ def label(
     restart: Annotated[bool, typer.Option("--restart", help="forget what an earlier, ended run has done")] = False,
 ) -> None:
     """Label answers: adds `label` and `reason`. Of a run, its stored answers are read again, beside the old labels."""
-    from harness.report import labelling as page
-    from harness.report.pairs import bars
+    from harness.report.commands import labelling as page
+    from harness.report.commands.pairs import bars
 
     make = _judges(policy_, engine, model_dtype, model_device)
     jury = labelling.Jury(
@@ -429,8 +429,8 @@ def calibrate(
     force: Force = False,
 ) -> None:
     """Compare a judge with human labels: kappa, sensitivity and specificity, by source."""
-    from harness.report import labelling as page
-    from harness.report.pairs import bars
+    from harness.report.commands import labelling as page
+    from harness.report.commands.pairs import bars
 
     make = _judges(policy_, engine, model_dtype, model_device)
     reader = make.judge(judge, judge_option or [])

@@ -661,7 +661,7 @@ def test_options_reach_the_engine(tmp_path, command, checkpoint, monkeypatch):
 
 
 def test_bars_are_shown_on_a_terminal_only(capsys):
-    from harness.report import pairs as page
+    from harness.report.commands import pairs as page
 
     assert page.bars(False) is parts.silent
     with page.bars(True)("scoring [x]", 10, 4) as on_progress:

@@ -14,7 +14,7 @@ from harness.comparing import Cell, Column, Line, Mark, Pivot
 from harness.domain import Limit, unit_text
 from harness.report import contrast_packs, html, pivot
 from harness.report.contrast_samples import Pairs, Prompts, pairs, prompts
-from harness.report.pack import pack
+from harness.report.page.pack import pack
 from harness.report.rows import Answer, number
 from harness.report.text import visible
 from harness.stats.decisions import SMALLEST_P

@@ -11,7 +11,7 @@ from typing import Any
 
 from harness.domain import Label
 from harness.report.contrast_samples import LETTERS, Changed, Pair, Pairs, Prompts, Side
-from harness.report.pack import bytes_of, encode, fitting
+from harness.report.page.pack import bytes_of, encode, fitting
 from harness.report.text import counted, shorten, visible
 
 ROOM_LABELS, ROOM_ANSWERS, ROOM_PAIRS = 200_000, 850_000, 450_000

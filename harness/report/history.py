@@ -280,6 +280,13 @@ def _time(text: str) -> datetime:
     return when.astimezone(UTC) if when.tzinfo else when.replace(tzinfo=UTC)
 
 
+def _replaced(path: Path, digest: str) -> bool:
+    try:
+        return record.file_digest(path) != digest
+    except OSError:
+        return False
+
+
 def _blessed(directory: Path) -> tuple[Mapping[str, tuple[str, ...]], tuple[str, ...]]:
     """Directory name -> names of the baselines that it holds; and what is wrong with the baselines."""
     try:
@@ -289,5 +296,7 @@ def _blessed(directory: Path) -> tuple[Mapping[str, tuple[str, ...]], tuple[str,
     found: dict[str, tuple[str, ...]] = {}
     for name, holder in sorted(holders.items()):
         shown = name + (f" (although {holder.although})" if holder.although else "")
+        if _replaced(directory / holder.run / record.FILE, holder.sha256):
+            shown += " (another record lies here now)"
         found[holder.run] = (*found.get(holder.run, ()), shown)
     return found, ()

@@ -18,12 +18,14 @@ from markupsafe import Markup
 from harness.corpus import counts as kinds_of_dirt
 from harness.domain import Limit, unit_text
 from harness.record import RunRecord
-from harness.report import assets, figures, pack, svg, svg_tokens, training, trust
+from harness.report import trust
 from harness.report.basis import grounds
-from harness.report.cards import card_lists
-from harness.report.displaced import quadrant_names
-from harness.report.lists import fill, key_of, link
-from harness.report.marked import head_of, model_text, rest_of, signed, token_strip, token_text
+from harness.report.evidence import training
+from harness.report.evidence.displaced import quadrant_names
+from harness.report.page import assets, figures, pack, svg, svg_tokens
+from harness.report.page.cards import card_lists
+from harness.report.page.lists import fill, key_of, link
+from harness.report.page.marked import head_of, model_text, rest_of, signed, token_strip, token_text
 from harness.report.rows import (
     Answer,
     LimitRow,

@@ -16,14 +16,14 @@ from harness.domain import Checkpoint, Decision, Verdict
 from harness.policy import Work
 from harness.record import RunRecord
 from harness.report import rows as rows_module
-from harness.report.blocks import rates
-from harness.report.capability import Capability, capabilities
-from harness.report.displaced import Displacement, displacement
-from harness.report.flips import Labels, labels
-from harness.report.risen import MassCourse, Risers, mass_courses, risers
+from harness.report.evidence.blocks import rates
+from harness.report.evidence.capability import Capability, capabilities
+from harness.report.evidence.displaced import Displacement, displacement
+from harness.report.evidence.flips import Labels, labels
+from harness.report.evidence.risen import MassCourse, Risers, mass_courses, risers
+from harness.report.evidence.shelf import Absent, Shelf
+from harness.report.evidence.training import CORRELATION, HIGHEST, MOST_DRAWN, Training, training
 from harness.report.rows import Course, LimitRow, Peak
-from harness.report.shelf import Absent, Shelf
-from harness.report.training import CORRELATION, HIGHEST, MOST_DRAWN, Training, training
 from harness.report.trust import Disagreements, Trust, agreements, disagreements_of, trust
 
 SAMPLES = 2000

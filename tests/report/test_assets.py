@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.report import assets, pack
+from harness.report.page import assets, pack
 
 VENDOR = Path(assets.__file__).parent / "vendor"
 
@@ -60,7 +60,7 @@ def test_a_script_that_would_end_its_element_is_refused(monkeypatch: pytest.Monk
 def test_packaged_files_are_those_that_a_page_needs() -> None:
     import tomllib
 
-    root = Path(assets.__file__).parents[2]
+    root = Path(assets.__file__).parents[3]
     project = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))
-    assert {"templates/*", "vendor/*"} <= set(project["tool"]["setuptools"]["package-data"]["harness.report"])
-    assert "harness/report/vendor/*.LICENSE" in project["project"]["license-files"]
+    assert {"templates/*", "page/vendor/*"} <= set(project["tool"]["setuptools"]["package-data"]["harness.report"])
+    assert "harness/report/page/vendor/*.LICENSE" in project["project"]["license-files"]

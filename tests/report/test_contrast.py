@@ -22,7 +22,7 @@ from harness.domain import Decoding, Measurement
 from harness.errors import OptionError
 from harness.report import contrast, contrast_packs, contrast_samples
 from harness.report.contrast_samples import Changed, Pair, Pairs, Prompts, Said, Side
-from harness.report.pack import decode
+from harness.report.page.pack import decode
 from harness.report.text import shorten, visible
 
 TINY: dict[str, Any] = {"prompts": 4, "pairs": 4}
@@ -138,7 +138,7 @@ def labelled(directory: Path, letters: dict[str, str], **update: Any) -> list[Co
 def test_prompts_whose_label_is_not_the_same_everywhere_are_sorted_by_their_first_flip(tmp_path: Path) -> None:
     found = labelled(tmp_path, {"reference": "RRRRCR", "one": "RRRCCR", "two": "RCRCC·", "three": "RCDRCR"})
     block = next(item for item in contrast_samples.prompts(pivot(found), [0, 1, 2]) if item.corpus == "unsafe")
-    assert [side.key for side in block.sides] == ["reference (reference)", "one", "two", "three"]
+    assert [side.key for side in block.sides] == ["reference", "one", "two", "three"]
     assert [(item.id, item.letters, item.first) for item in block.changed] == [
         ("p3", "RCCR", 1),
         ("p1", "RRCC", 2),

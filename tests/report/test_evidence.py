@@ -14,8 +14,10 @@ from report.factory import DISPLACED, HEALTHY, build, trajectory
 from harness import tables
 from harness.domain import ResponseScore
 from harness.record import BaselineFacts
-from harness.report import basis, html, marked, risen
-from harness.report.flips import differences
+from harness.report import basis, html
+from harness.report.evidence import risen
+from harness.report.evidence.flips import differences
+from harness.report.page import marked
 from harness.report.summarize import summarize
 from harness.report.text import excerpt
 
@@ -137,7 +139,7 @@ def test_tokens_sum_to_the_change_of_their_response(tmp_path: Path) -> None:
 
 
 def test_tokens_beyond_those_shown_are_summed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("harness.report.displaced.MOST_TOKENS", 3)
+    monkeypatch.setattr("harness.report.evidence.displaced.MOST_TOKENS", 3)
     pair = summarize(build(tmp_path, DISPLACED), tmp_path).candidates[0].displacement[0].fell[0]
     tokens = pair.chosen_tokens
     assert tokens is not None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import threading
@@ -23,20 +24,24 @@ SMALL: dict[str, Any] = {"prompts": 2, "pairs": 2, "with_tables": False}
 
 
 def make(directory: Path, *fakes: Fake, started: str = "2026-01-02T03:04:05+00:00", **options: Any) -> Path:
-    """A run without tables, started when it is said to be."""
+    """A run whose policy is that of its limits, started when it is said to be; its one table is not there."""
     fakes = fakes or (HEALTHY,)
     build(directory, *fakes, **SMALL, **options)
     path = directory / record.FILE
     data = json.loads(path.read_text())
-    path.write_text(
-        json.dumps({**data, "run": directory.name, "started": started, "findings": [*map(_bare, data["findings"])]})
-    )
+    text = _policy(data["policy"]["limits"])
+    data["policy"] |= {"text": text, "digest": hashlib.sha256(text.encode()).hexdigest()}
+    table = {"path": "t", "kind": "labels", "checkpoint": "", "corpus": "unsafe", "sha256": "0" * 64}
+    path.write_text(json.dumps({**data, "run": directory.name, "started": started, "tables": [table]}))
     return directory
 
 
-def _bare(finding: dict[str, Any]) -> dict[str, Any]:
-    """Without its measurement: a record with measurements must have tables."""
-    return {**finding, "measurement": None}
+def _policy(limits: list[dict[str, Any]]) -> str:
+    sides = {"maximum": "max", "minimum": "min"}
+    keys = ("id", "metric", "corpus", "severity", "unit", *sides)
+    corpora = {item["corpus"]: {"path": "rows.jsonl"} for item in limits}
+    asked = [{sides.get(key, key): item[key] for key in keys if item[key] not in (None, "")} for item in limits]
+    return json.dumps({"corpora": corpora, "judge": {"name": "phrases"}, "lexicon": "l.yaml", "limits": asked})
 
 
 def rows(directory: Path) -> dict[str, history.Row]:
@@ -77,7 +82,7 @@ def test_a_row_says_what_the_record_says(tmp_path: Path) -> None:
 
 
 def test_limits_that_only_warn_are_not_among_those_that_block(tmp_path: Path) -> None:
-    make(tmp_path / "run", Fake("x", values={"chosen-fell": -9.0}))
+    make(tmp_path / "run", Fake("x", values={"chosen-fell": -5.0}))
     row = rows(tmp_path)["run"]
     assert (row.word, row.not_kept) == (Word.RELEASE, ())
 
@@ -93,6 +98,22 @@ def test_a_directory_without_a_record_is_interrupted_or_running_and_others_are_n
     assert {row.name: row.state for row in found.rows} == {"going": State.UNFINISHED, "empty": State.UNFINISHED}
     assert {row.word for row in found.rows} == {Word.UNFINISHED}
     assert found.others == ("notes",)
+
+
+def test_a_link_to_itself_and_a_directory_that_is_going_hide_no_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make(tmp_path / "run")
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    (tmp_path / "going").mkdir()
+    begun = history._begun
+
+    def removed_meanwhile(place: Path) -> bool:
+        place.rmdir()
+        return begun(place)
+
+    monkeypatch.setattr(history, "_begun", removed_meanwhile)
+    assert [row.name for row in history.read(tmp_path)[0].rows] == ["run"]
 
 
 def test_a_directory_with_a_list_of_its_own_is_linked(tmp_path: Path) -> None:
@@ -121,6 +142,46 @@ def _acquitted(path: Path) -> None:
     path.write_text(json.dumps(data))
 
 
+def _edited(path: Path, **changes: Any) -> None:
+    """Released, whatever else of it is changed."""
+    _acquitted(path)
+    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+
+
+def _part(path: Path) -> None:
+    _kept(path, partial=True)
+
+
+def _stopped(path: Path) -> None:
+    _kept(path, status="interrupted")
+
+
+def _kept(path: Path, **changes: Any) -> None:
+    findings = [{**item, "outcome": "pass"} for item in json.loads(path.read_text())["findings"]]
+    _edited(path, **{"findings": findings, **changes})
+
+
+def _unasked(path: Path) -> None:
+    """Without the limits that were not kept, in what the record says beside the policy's text."""
+    data = json.loads(path.read_text())
+    bad = {item["limit"]["id"] for item in data["findings"] if item["outcome"] != "pass"}
+    limits = [item for item in data["policy"]["limits"] if item["id"] not in bad]
+    findings = [item for item in data["findings"] if item["outcome"] == "pass"]
+    _edited(path, policy={**data["policy"], "limits": limits}, findings=findings)
+
+
+def _out_of_range(path: Path) -> None:
+    path.write_text(json.dumps({**json.loads(path.read_text()), "started": "9999-12-31T23:59:59-12:00"}))
+
+
+def _nested(path: Path) -> None:
+    path.write_text("[" * 100_000)
+
+
+def _endless_number(path: Path) -> None:
+    path.write_text('{"schema_number": ' + "1" * 5000 + "}")
+
+
 def _timeless(path: Path) -> None:
     path.write_text(json.dumps({**json.loads(path.read_text()), "started": "yesterday"}))
 
@@ -131,7 +192,14 @@ def _timeless(path: Path) -> None:
         (_cut, "is damaged"),
         (_newer, "has schema 999"),
         (_acquitted, "says release of dpo-displaced, and blocking limits are not kept"),
+        (_kept, "does not follow from the findings"),
+        (_part, "does not follow from the findings"),
+        (_stopped, "does not follow from the findings"),
+        (_unasked, "does not follow from the findings"),
         (_timeless, "yesterday"),
+        (_out_of_range, "out of range"),
+        (_nested, "is damaged"),
+        (_endless_number, "is damaged"),
     ],
 )
 def test_a_record_that_cannot_be_believed_is_shown_as_damaged_with_the_reason(
@@ -222,10 +290,11 @@ def test_a_side_file_that_cannot_be_believed_is_made_anew(
 
 
 def test_what_the_side_file_keeps_is_all_that_a_row_says(tmp_path: Path) -> None:
-    built = record.read(make(tmp_path / "run", *trajectory()))
+    run = make(tmp_path / "run", *trajectory())
+    built = record.read(run, check_tables=False)
     history.update(tmp_path)
     kept = json.loads((tmp_path / history.SIDE_FILE).read_text())["runs"]["run"]["run"]
-    assert Recorded.model_validate(kept) == recorded(built) == rows(tmp_path)["run"].run
+    assert Recorded.model_validate(kept) == recorded(built, run) == rows(tmp_path)["run"].run
 
 
 # ---------------------------------------------------------------- the page

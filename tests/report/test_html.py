@@ -17,7 +17,8 @@ import pytest
 from report.factory import DISPLACED, HEALTHY, LIMITS, Fake, build, trajectory
 
 from harness import record
-from harness.report import assets, html, pack, svg
+from harness.report import html
+from harness.report.page import assets, pack, svg
 from harness.report.summarize import summarize
 
 OWN = tuple(assets.own(name) for name in ("page.js", "cards.js", "figures.js", "run.js"))

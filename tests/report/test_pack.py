@@ -11,8 +11,8 @@ import zlib
 import pytest
 from markupsafe import Markup
 
-from harness.report import pack
-from harness.report.lists import Card, CardList, fill, key_of, link
+from harness.report.page import pack
+from harness.report.page.lists import Card, CardList, fill, key_of, link
 
 
 @pytest.mark.parametrize(

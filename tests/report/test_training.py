@@ -22,10 +22,21 @@ from harness.__main__ import app
 from harness.domain import Measurement
 from harness.probes.similarity import SCORES as PROBED
 from harness.probes.similarity import Entanglement, TrainingRow
-from harness.report import html, svg
+from harness.report import html
+from harness.report.evidence.training import (
+    BINS,
+    CASES,
+    HIGHEST,
+    MOST_DRAWN,
+    SCORES,
+    Training,
+    percentiles,
+    sample,
+    training,
+)
+from harness.report.page import assets, svg
 from harness.report.rows import Answer, LimitRow
 from harness.report.summarize import summarize
-from harness.report.training import BINS, CASES, HIGHEST, MOST_DRAWN, SCORES, Training, percentiles, sample, training
 
 FIELDS = [score.field for score in SCORES]
 APART, BOTH_FALL, BOTH_RISE, SWAPPED = CASES
@@ -317,7 +328,7 @@ def test_the_types_have_marks_of_their_own_colour_and_shape(tmp_path: Path) -> N
     assert paths["refuse"].count("M") == counts["both refuse"]
     assert paths["mixed"].count("M") == counts["mixed"]
     assert len({re.sub(r"M[-\d.]+ [-\d.]+", "", path)[:4] for path in paths.values()}) == len(paths) - 1  # disc, square
-    css = (Path(svg.__file__).parent / "templates" / "report.css").read_text(encoding="utf-8")
+    css = assets.own("report.css")
     for kind, cap in (("refuse", "round"), ("comply", "square")):
         assert re.search(rf"\.mark-{kind} {{ stroke: var\(--{kind}\);[^}}]* stroke-linecap: {cap}", css)
     assert "Δ⁺, chosen (nats per response)" in plot

@@ -12,7 +12,9 @@ from collections.abc import Mapping, Sequence
 from markupsafe import Markup
 
 from harness.domain import Limit
-from harness.report.drawing import (
+from harness.report.evidence.risen import Shift
+from harness.report.evidence.training import SCORES, Training
+from harness.report.page.drawing import (
     BOTTOM,
     HEIGHT,
     LEFT,
@@ -31,9 +33,7 @@ from harness.report.drawing import (
     text,
     ticks,
 )
-from harness.report.risen import Shift
 from harness.report.rows import Answer, Course, number
-from harness.report.training import SCORES, Training
 
 # ---------------------------------------------------------------- in table cells
 

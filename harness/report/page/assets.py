@@ -18,7 +18,7 @@ from pathlib import Path
 
 from markupsafe import Markup
 
-from harness.report.pack import pack
+from harness.report.page.pack import pack
 
 _HERE = Path(__file__).parent
 
@@ -64,7 +64,7 @@ LIBRARIES = {
 @cache
 def own(name: str) -> str:
     """A script or style sheet of the project, from ``templates/``."""
-    return (_HERE / "templates" / name).read_text(encoding="utf-8")
+    return (_HERE.parent / "templates" / name).read_text(encoding="utf-8")
 
 
 def styles() -> Markup:

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from harness.report.blocks import Rates
-from harness.report.shelf import Shelf
+from harness.report.evidence.blocks import Rates
+from harness.report.evidence.shelf import Shelf
 from harness.report.text import PairTexts, pair_texts
 
 if TYPE_CHECKING:

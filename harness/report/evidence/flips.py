@@ -15,8 +15,8 @@ from itertools import islice
 from typing import Any
 
 from harness.domain import Label
-from harness.report.blocks import Rates
-from harness.report.shelf import Shelf
+from harness.report.evidence.blocks import Rates
+from harness.report.evidence.shelf import Shelf
 from harness.report.text import Excerpt, excerpt
 
 _MOST_WORDS = 400

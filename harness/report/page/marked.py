@@ -9,7 +9,7 @@ import re
 
 from markupsafe import Markup, escape
 
-from harness.report.displaced import Tokens
+from harness.report.evidence.displaced import Tokens
 from harness.report.rows import number
 from harness.report.text import Excerpt, is_unseen, shorten, visible
 

@@ -16,7 +16,7 @@ from urllib.parse import quote
 from markupsafe import Markup
 
 from harness.domain import printable
-from harness.report import pack
+from harness.report.page import pack
 from harness.report.text import counted, shorten, visible
 
 _UNQUOTED = "!~*'()"

@@ -7,7 +7,7 @@ from typing import Any
 
 from markupsafe import Markup, escape
 
-from harness.report.lists import Card, CardList, key_of, link
+from harness.report.page.lists import Card, CardList, key_of, link
 from harness.report.summarize import CandidateSummary
 
 _FIRST = {"flips": 6, "fallen": 3, "tops": 5, "suspects": 3}

@@ -6,14 +6,14 @@ from collections.abc import Sequence
 from typing import Any
 
 from harness.domain import Limit
-from harness.report import svg
-from harness.report.displaced import Displacement, quadrant_names
-from harness.report.lists import key_of, link
-from harness.report.risen import MassCourse, Risers
+from harness.report.evidence.displaced import Displacement, quadrant_names
+from harness.report.evidence.risen import MassCourse, Risers
+from harness.report.evidence.training import SCORES, Training, sample
+from harness.report.page import svg
+from harness.report.page.lists import key_of, link
 from harness.report.rows import Course
 from harness.report.summarize import CandidateSummary, Summary
 from harness.report.text import shorten, visible
-from harness.report.training import SCORES, Training, sample
 
 MOST_POINTS = 4000
 """Points of a scatter plot; with several candidates each gets its share, but at least ``LEAST_POINTS``."""

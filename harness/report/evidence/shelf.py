@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from harness.errors import RecordError
 from harness.policy import METRICS, Work
 from harness.record import RunRecord, TableFile
-from harness.report.training import CORRELATION
+from harness.report.evidence.training import CORRELATION
 from harness.tables import read_frame, read_task
 
 if TYPE_CHECKING:

@@ -10,9 +10,9 @@ from itertools import groupby
 from typing import Any
 
 from harness.record import RunRecord
-from harness.report.blocks import Rates
+from harness.report.evidence.blocks import Rates
+from harness.report.evidence.shelf import Shelf
 from harness.report.rows import by_step, limit_rows
-from harness.report.shelf import Shelf
 from harness.report.text import Excerpt, excerpt
 
 RELATIONS = ("opposite", "benign", "other")

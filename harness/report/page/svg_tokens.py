@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from markupsafe import Markup
 
-from harness.report.drawing import BOTTOM, LEFT, RIGHT, TOP, WIDTH, Scale, dot, frame, line, svg, text
-from harness.report.risen import MassCourse, MassPoint, Risers
+from harness.report.evidence.risen import MassCourse, MassPoint, Risers
+from harness.report.page.drawing import BOTTOM, LEFT, RIGHT, TOP, WIDTH, Scale, dot, frame, line, svg, text
 from harness.report.text import shorten, visible
 
 _STEP = 17

@@ -1,0 +1,1 @@
+"""What pages are made of: scripts and styles, packs, lists of cards, figures."""
