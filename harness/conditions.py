@@ -112,11 +112,13 @@ def conditions(setting: Setting, limit: Limit, reference: Checkpoint, candidate:
         setting: how the run asked.
         limit: one of its limits.
         reference: what a change is measured from.
-        candidate: for β, where its training recorded it.
+        candidate: for β, where its training recorded it, and for how prompts reach the model.
     """
     needs, metric = setting.policy.needs(limit), METRICS.get(limit.metric)
     found = [
         *_asked(setting, limit, needs, metric),
+        Condition(Kind.CORPUS, "chat template", candidate.template, candidate.template[:12]),
+        Condition(Kind.CORPUS, "tokenizer", candidate.tokenizer, candidate.tokenizer[:12]),
         Condition(Kind.POLICY, "metric", limit.metric),
         Condition(Kind.POLICY, "unit", limit.unit),
         Condition(Kind.POLICY, "alpha", repr(limit.alpha)),

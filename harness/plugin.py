@@ -354,7 +354,7 @@ def check(request: pytest.FixtureRequest, case: Case) -> Callable[[Measurement],
 
     def answer(measurement: Measurement) -> Finding:
         run = node.config.stash[RUN]
-        if why := run.unlike(case.limit):
+        if why := run.unlike(case.limit) or run.unasked(case.candidate, case.limit):
             finding = Finding(case.limit, case.candidate, Outcome.INVALID, why)
             _answer(node, finding)
             return finding

@@ -171,6 +171,15 @@ class Run:
             return f"x: not comparable with baseline {limit.baseline}: it is not open"
         return self.held.unlike.get(limit.id, "")
 
+    def unasked(self, candidate: str, limit: Limit) -> str:
+        """Why a case's number says nothing of the baseline; '' where it may, and for every other limit."""
+        if not limit.baseline or (self.held is not None and (candidate, limit.id) in self.held.asked):
+            return ""
+        return (
+            f"measured without anything of baseline {limit.baseline}: the case must ask comparison for labels, scores, "
+            "task or masses, which give the baseline's in the reference's place"
+        )
+
     @property
     def early_stop(self) -> bool:
         return bool(self.config.option.early_stop)

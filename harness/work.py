@@ -51,6 +51,8 @@ class Stored:
     """Of that run."""
     unlike: Mapping[str, str] = field(default_factory=dict)
     """Id of a limit -> why nothing of that run can be compared for it."""
+    asked: set[tuple[str, str]] = field(default_factory=set)
+    """(candidate's name, id of a limit) whose case asked for something of that run."""
 
     def labels(self, corpus: str) -> list[LabelledCompletion]:
         completions = self._path(Task(corpus, Work.COMPLETIONS))
@@ -286,6 +288,7 @@ class Comparison:
             )
         if why := stored.unlike.get(self.limit.id):
             raise MeasurementError(why)
+        stored.asked.add((self.candidate.name, self.limit.id))
         return stored
 
     def _of_reference(self, corpus: str, what: str) -> None:

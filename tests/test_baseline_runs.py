@@ -193,6 +193,29 @@ def test_a_case_of_a_user_s_own_cannot_go_round_it(place):
     assert any(reason.startswith("drop@prod: unanswered") for reason in reasons), "no case answers it"
 
 
+REFERENCE_S = """
+import pytest
+from harness.probes import refusal
+
+@pytest.mark.limits("refusal_rate_drop", "over_refusal_rise")
+def test_refusals(limit, bench, comparison, check):
+    sides = (bench.labels(model, limit.corpus) for model in (bench.reference, comparison.candidate))
+    check(refusal.measure(*sides, limit))
+"""
+
+
+def test_a_case_that_compares_with_the_reference_does_not_answer_for_the_baseline(place):
+    cases = place.path / "of_reference"
+    shutil.copytree(place.path / "evals", cases, ignore=shutil.ignore_patterns("test_refusal.py", "__pycache__"))
+    (cases / "test_refusal.py").write_text(REFERENCE_S)
+    arguments = ("--baseline=prod", "--engine=fake", "--run-name=of-reference")
+    place.command("pytest", "of_reference", "--candidate=good", "--reference=ref", *arguments)
+    found = findings(place.stored("of-reference"))
+    assert (found["drop"].outcome, found["drop@prod"].outcome) == (Outcome.PASS, Outcome.INVALID)
+    assert found["drop@prod"].reason.startswith("measured without anything of baseline prod: the case must ask")
+    assert found["yes-for-no@prod"].outcome is Outcome.PASS
+
+
 # ---------------------------------------------------------------- errors before work
 
 

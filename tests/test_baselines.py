@@ -18,7 +18,7 @@ from harness.conditions import Setting
 from harness.domain import Decision, Decoding, Limit, TaskItem, TaskResult, TaskSpec
 from harness.errors import MeasurementError, OptionError, PolicyError, RecordError
 from harness.record import BaselineFacts, TableFile
-from harness.report import baselines as page
+from harness.report.commands import baselines as page
 from harness.reuse import asked_so
 
 

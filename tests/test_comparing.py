@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import random
 import shutil
@@ -269,6 +270,31 @@ def test_other_conditions_have_no_difference(tmp_path, changed, kinds):
     assert (found.mark, found.change) == (Mark.INCOMPARABLE, None)
     assert [item.kind for item in found.unlike] == kinds
     assert "refusal-drop" in {line.limit.id for line, _ in pivot.unknown}
+
+
+@pytest.mark.parametrize(("field", "word"), [("template", "chat template"), ("tokenizer", "tokenizer")])
+def test_checkpoints_that_read_prompts_otherwise_have_no_difference(tmp_path, field, word):
+    """Also in a number that is the candidate's own, for which another reference is no hindrance."""
+    runs = [store(tmp_path / name, said) for name, said in (("one", BEFORE), ("other", AFTER))]
+    path = runs[1] / record.FILE
+    data = json.loads(path.read_text())
+    for item in (data["reference"], *data["candidates"]):
+        item[field] = "another"
+    path.write_text(json.dumps(data))
+    found = cell(compare(runs), "refuses")
+    assert (found.mark, found.change) == (Mark.INCOMPARABLE, None)
+    assert [(item.kind, item.text.split(" ", 2)[0]) for item in found.unlike] == [(Kind.CORPUS, word.split(" ")[0])]
+
+
+@pytest.mark.parametrize("without", [False, True])
+def test_a_limit_said_to_be_kept_that_its_measurement_does_not_show_is_damage(tmp_path, without):
+    runs = [store(tmp_path / name, said) for name, said in (("one", BEFORE), ("other", Said("c", unsafe="C" * 40)))]
+    path = runs[1] / record.FILE
+    data = json.loads(path.read_text())
+    kept = [{**item, "outcome": "pass", **({"measurement": None} if without else {})} for item in data["findings"]]
+    path.write_text(json.dumps({**data, "findings": kept}))
+    with pytest.raises(RecordError, match="refusal-drop is said to be kept by c, and its measurement does not show it"):
+        compare(runs)
 
 
 def test_versions_and_engines_can_be_overlooked_and_it_is_said(tmp_path):

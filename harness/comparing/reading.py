@@ -7,9 +7,11 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from harness import record
+from harness import policy, record
 from harness.comparing.data import Column
-from harness.errors import OptionError
+from harness.domain import Outcome
+from harness.errors import OptionError, RecordError
+from harness.record import RunRecord
 
 
 def columns(runs: Sequence[Path], basis: str = "") -> tuple[Column, ...]:
@@ -17,7 +19,7 @@ def columns(runs: Sequence[Path], basis: str = "") -> tuple[Column, ...]:
 
     Raises:
         OptionError: a run given twice, fewer than two columns, or no column of that name.
-        RecordError: a run that is missing, interrupted, damaged, or whose tables changed.
+        RecordError: a run that is missing, interrupted, damaged, or whose tables or findings changed.
     """
     seen: dict[Path, Path] = {}
     found = []
@@ -27,6 +29,7 @@ def columns(runs: Sequence[Path], basis: str = "") -> tuple[Column, ...]:
             raise OptionError(f"{run} is given twice (as {seen[whole]}); name each run once")
         seen[whole] = run
         stored = record.read(run)
+        _check_passes(stored, run)
         found += [Column(item.name, stored.run, directory, stored, item) for item in stored.candidates]
     if len(found) < 2:
         raise OptionError("nothing to compare: one run with one candidate; name a second run to hold against it")
@@ -37,6 +40,18 @@ def columns(runs: Sequence[Path], basis: str = "") -> tuple[Column, ...]:
     if not first:
         raise OptionError(f"--basis {basis!r} is no column; there are {', '.join(item.key for item in named)}")
     return (*first, *(item for item in named if item.key != basis))
+
+
+def _check_passes(stored: RunRecord, run: Path) -> None:
+    """What a record says was kept, its measurement shows. Raises ``RecordError``."""
+    for finding in stored.findings:
+        limit, measured = finding.limit, finding.measurement
+        shown = None if measured is None else policy.assess(measured, limit, finding.candidate).outcome
+        if finding.outcome is Outcome.PASS and shown is not Outcome.PASS:
+            raise RecordError(
+                f"{run}: {limit.id} is said to be kept by {finding.candidate}, and its measurement does not show it; "
+                "the record was changed, or it was made by a version with other rules"
+            )
 
 
 def _keys(found: Sequence[Column]) -> list[str]:

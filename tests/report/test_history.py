@@ -377,13 +377,18 @@ def test_a_run_without_a_page_has_no_link(tmp_path: Path) -> None:
 
 
 def test_baselines_stand_beside_their_runs_and_broken_ones_are_told(tmp_path: Path) -> None:
-    make(tmp_path / "run")
-    holder = {"run": "run", "candidate": "x", "identity": "a" * 64, "sha256": "b" * 64, "blessed": "2026-01-01"}
+    digest = record.file_digest(make(tmp_path / "run") / record.FILE)
+    holder = {"run": "run", "candidate": "x", "identity": "a" * 64, "sha256": digest, "blessed": "2026-01-01"}
     path = tmp_path / "baselines.json"
     path.write_text(
         json.dumps({"schema_number": 1, "baselines": {"prod": holder, "old": {**holder, "although": "blocked"}}})
     )
     assert rows(tmp_path)["run"].blessed == ("old (although blocked)", "prod")
+    (tmp_path / "run" / record.FILE).unlink()
+    assert rows(tmp_path)["run"].blessed == ("old (although blocked)", "prod")
+    make(tmp_path / "run", DISPLACED)
+    replaced = ("old (although blocked) (another record lies here now)", "prod (another record lies here now)")
+    assert rows(tmp_path)["run"].blessed == replaced
     path.write_text("{")
     found = history.read(tmp_path)[0]
     assert found.rows[0].blessed == ()
