@@ -3,14 +3,14 @@
 Two runs whose conditions differ for a limit have no difference on it: what they show beside each other is an ``x`` and
 the reason, never a number. What a record does not say is not equal to anything.
 
-Beside this, two runs' tables of an lm-eval task hold what was asked (``basis``), which the probe compares; and the code
-of a metric of a user's own is not recorded, so that nobody can see whether it is the same.
+Beside this, two runs' tables of an lm-eval task hold what was asked (``basis``), which the probe compares. The code of
+a metric of a user's own is known by the commit that the run was started at, where nothing in it was changed.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 
@@ -73,6 +73,8 @@ class Setting:
     """Its digest."""
     decoding: Decoding
     early_stop: bool
+    git: Mapping[str, str] = field(default_factory=dict)
+    """``record.git_state``."""
 
     @classmethod
     def of(cls, record: RunRecord) -> Setting:
@@ -100,6 +102,7 @@ class Setting:
             lexicon=record.policy.lexicon,
             decoding=record.policy.decoding,
             early_stop=record.early_stop,
+            git=record.git,
         )
 
 
@@ -142,6 +145,10 @@ def conditions(setting: Setting, limit: Limit, reference: Checkpoint, candidate:
         served = ", a served model, whose bytes cannot be seen" if reference.served else ""
         shown = f"{reference.name} {reference.short}{served}"
         found.append(Condition(Kind.REFERENCE, "reference", reference.identity, shown, known=not reference.served))
+    if metric is None:
+        commit, clean = setting.git.get("commit", ""), setting.git.get("dirty") == "no"
+        shown = commit[:12] if clean or not commit else f"{commit[:12]} with changes"
+        found.append(Condition(Kind.VERSION, f"code of {limit.metric}", commit, shown, known=bool(commit) and clean))
     return (*found, *_engine(setting))
 
 

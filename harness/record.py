@@ -21,6 +21,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from harness.domain import Checkpoint, Decision, Decoding, DroppedRow, EngineOptions, Finding, Limit, Verdict
 from harness.errors import RecordError
 from harness.noise import Noise
+from harness.tables import file_digest as file_digest
 from harness.tables import write_atomically
 
 SCHEMA = 4
@@ -284,12 +285,6 @@ def _contradiction(record: RunRecord) -> str:
     if measured and not record.tables:
         return "it has measurements, and no tables they were made from"
     return ""
-
-
-def file_digest(path: Path) -> str:
-    """SHA-256 of a file's bytes."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def list_tables(directory: Path) -> tuple[TableFile, ...]:

@@ -161,6 +161,7 @@ class Run:
             lexicon=self.lexicon,
             decoding=self.policy.decoding,
             early_stop=self.early_stop,
+            git=self.git,
         )
 
     def unlike(self, limit: Limit) -> str:

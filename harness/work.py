@@ -49,14 +49,16 @@ class Stored:
     checkpoint: Checkpoint
     directory: Path
     """Of that run."""
+    digests: Mapping[Path, str] = field(default_factory=dict)
+    """Its tables, as its record lists them -> SHA-256."""
     unlike: Mapping[str, str] = field(default_factory=dict)
     """Id of a limit -> why nothing of that run can be compared for it."""
     asked: set[tuple[str, str]] = field(default_factory=set)
     """(candidate's name, id of a limit) whose case asked for something of that run."""
 
     def labels(self, corpus: str) -> list[LabelledCompletion]:
-        completions = self._path(Task(corpus, Work.COMPLETIONS))
-        return tables.read_labelled(completions, Outputs(self.directory).labels(self.checkpoint, corpus))
+        labels = self._unchanged(Outputs(self.directory).labels(self.checkpoint, corpus))
+        return tables.read_labelled(self._path(Task(corpus, Work.COMPLETIONS)), labels)
 
     def scores(self, corpus: str) -> list[PairScore]:
         return tables.read_scores(self._path(Task(corpus, Work.SCORES)))
@@ -65,15 +67,29 @@ class Stored:
         return tables.read_task(self._path(Task(name, Work.TASK)))
 
     def masses(self, corpus: str) -> list[MassRow]:
-        path = self.directory / "tables" / self.checkpoint.name / f"{corpus}.masses.parquet"
-        rows = tables.read_frame(path).to_dict(orient="records")
-        try:
-            return [MassRow(**{str(key): value for key, value in row.items()}) for row in rows]
-        except TypeError as error:
-            raise RecordError(f"{path} has other columns than this version reads ({error})") from error
+        return read_masses(
+            self._unchanged(self.directory / "tables" / self.checkpoint.name / f"{corpus}.masses.parquet")
+        )
 
     def _path(self, task: Task) -> Path:
-        return Outputs(self.directory).path(self.checkpoint, task)
+        return self._unchanged(Outputs(self.directory).path(self.checkpoint, task))
+
+    def _unchanged(self, path: Path) -> Path:
+        """The path, once its table is seen to be the one in the record: a run takes hours, and files may change."""
+        if not path.is_file() or tables.file_digest(path) != self.digests.get(path):
+            raise RecordError(
+                f"{path} is missing or not the table that the record of baseline {self.baseline!r} was made from"
+            )
+        return path
+
+
+def read_masses(path: Path) -> list[MassRow]:
+    """Raises ``RecordError`` where the table is damaged, or from a version with other columns."""
+    rows = tables.read_frame(path).to_dict(orient="records")
+    try:
+        return [MassRow(**{str(key): value for key, value in row.items()}) for row in rows]
+    except TypeError as error:
+        raise RecordError(f"{path} has other columns than this version reads ({error})") from error
 
 
 @dataclass(eq=False)

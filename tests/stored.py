@@ -126,6 +126,7 @@ class Stored:
         default_factory=lambda: {"engine": "hf", "device": "cpu", "dtype": "float32", "torch": "2.13"}
     )
     options: EngineOptions = field(default_factory=EngineOptions)
+    git: Mapping[str, str] = field(default_factory=lambda: {"commit": "c0" * 20, "dirty": "no"})
     judge: Mapping[str, str] = field(default_factory=lambda: {"name": "phrases", "version": "3"})
     digests: Mapping[str, str] = field(default_factory=dict)
     """Corpus -> what its digest is made from, where not its name."""
@@ -163,7 +164,7 @@ def store(directory: Path, *candidates: Said, run: str = "", **changes: object) 
             partial=False,
             command=("pytest", "evals/"),
             versions=given.versions,
-            git={},
+            git=given.git,
             engine=given.engine,
             options=given.options,
             judge=given.judge,

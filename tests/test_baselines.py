@@ -486,7 +486,7 @@ def test_a_limit_whose_baseline_is_not_open_or_not_comparable_has_no_data(runs):
     for stored, message in (
         (None, "baseline 'prod', which is not open"),
         (work.Stored("last", SimpleNamespace(name="good"), runs / "first"), "baseline 'prod', which is not open"),
-        (work.Stored("prod", SimpleNamespace(name="good"), runs / "first", {"yes@prod": "x: other"}), "^x: other$"),
+        (work.Stored("prod", SimpleNamespace(name="good"), runs, {}, {"yes@prod": "x: other"}), "^x: other$"),
     ):
         for ask in ("labels", "scores", "task", "masses", "first_tokens"):
             with pytest.raises(MeasurementError, match=message):
@@ -497,7 +497,21 @@ def test_masses_with_other_columns_are_damage(runs):
     path = runs / "first/tables/good/pairs.masses.parquet"
     tables.write_frame(path, {"pair_id": ["q"], "mass": [0.1]})
     with pytest.raises(RecordError, match="masses.parquet has other columns"):
-        work.Stored("prod", SimpleNamespace(name="good"), runs / "first").masses("pairs")
+        work.Stored("prod", SimpleNamespace(name="good"), runs / "first", {path: tables.file_digest(path)}).masses(
+            "pairs"
+        )
+
+
+def test_a_table_that_changed_after_the_baseline_was_opened_is_not_read(runs):
+    path = runs / "first/tables/good/pairs.masses.parquet"
+    stored = work.Stored("prod", SimpleNamespace(name="good"), runs / "first", {path: tables.file_digest(path)})
+    assert stored.masses("pairs")
+    tables.write_frame(path, {"pair_id": ["q"], "mass": [0.1]})
+    with pytest.raises(RecordError, match="is missing or not the table that the record of baseline 'prod' was made"):
+        stored.masses("pairs")
+    path.unlink()
+    with pytest.raises(RecordError, match="is missing or not the table"):
+        stored.masses("pairs")
 
 
 # ---------------------------------------------------------------- record, policy, noise

@@ -143,8 +143,26 @@ def test_a_metric_of_ones_own_depends_on_all_that_it_could_use(tmp_path):
     assert differences(beta(run, None), beta(run, None)) == ()
 
 
-def store_own(directory: Path) -> Path:
-    return store(directory, Said(), policy=OWN, unanswered={("dpo", "polite"): "skipped"})
+@pytest.mark.parametrize(
+    ("then", "now", "text"),
+    [
+        (("a1" * 20, "no"), ("b2" * 20, "no"), "a1a1a1a1a1a1, then b2b2b2b2b2b2"),
+        (("a1" * 20, "no"), ("a1" * 20, "yes"), "a1a1a1a1a1a1, then a1a1a1a1a1a1 with changes"),
+        (None, None, "not known, then not known"),
+    ],
+)
+def test_the_code_of_ones_own_metric_is_known_by_a_clean_commit(tmp_path, then, now, text):
+    def own(name: str, git: tuple[str, str] | None) -> Path:
+        return store_own(tmp_path / name, git=dict(zip(("commit", "dirty"), git, strict=True)) if git else {})
+
+    runs = own("then", then), own("now", now)
+    (found,) = between(*runs, "polite")
+    assert (found.kind, found.text) == (Kind.VERSION, f"code of politeness {text}")
+    assert between(*runs, "refusal-drop") == ()
+
+
+def store_own(directory: Path, **changes: object) -> Path:
+    return store(directory, Said(), policy=OWN, unanswered={("dpo", "polite"): "skipped"}, **changes)
 
 
 def test_how_a_task_is_asked_is_compared_without_lm_eval_and_its_questions_by_the_tables(tmp_path):

@@ -62,7 +62,8 @@ def hold(blessed: Blessed, now: Setting, reference: Checkpoint, candidates: Sequ
                     f"--baseline {name}: limit {limit.id!r} needs {as_written(path)}, which that run did not keep; "
                     f"{_again(blessed)} (its cases must be those of this version)"
                 )
-    return Stored(name, blessed.checkpoint, blessed.directory, unlike)
+    digests = {blessed.directory / item.path: item.sha256 for item in blessed.record.tables}
+    return Stored(name, blessed.checkpoint, blessed.directory, digests, unlike)
 
 
 def _unlike(blessed: Blessed, limit: Limit, then: Setting, now: Setting, reference: Checkpoint) -> str:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any
 
 from harness import tables
@@ -14,6 +13,7 @@ from harness.domain import Limit, Measurement
 from harness.errors import MeasurementError, RecordError
 from harness.policy import METRICS, Work
 from harness.probes import capability, catastrophic, displacement, preference, refusal
+from harness.work import read_masses
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,15 +65,10 @@ class Stored:
             raise RecordError(f"{paths[-1]} is no table of {kinds[-1]} that this version reads ({error!r})") from None
 
 
-def _read_masses(path: Path) -> list[catastrophic.MassRow]:
-    rows = tables.read_frame(path).to_dict(orient="records")
-    return [catastrophic.MassRow(**{str(key): value for key, value in row.items()}) for row in rows]
-
-
 _TABLES: Mapping[Work, tuple[tuple[str, ...], Callable[..., Any]]] = {
     Work.COMPLETIONS: (("completions", "labels"), tables.read_labelled),
     Work.SCORES: (("scores",), tables.read_scores),
-    Work.FIRST_TOKENS: (("masses",), _read_masses),
+    Work.FIRST_TOKENS: (("masses",), read_masses),
     Work.TASK: (("task",), tables.read_task),
 }
 """Work -> kinds of the tables that keep it, and what reads them."""

@@ -107,7 +107,9 @@ def _first(column: Column, name: str) -> Cell:
 
 def _column(first: _Side, side: _Side, ids: Sequence[str], accepted: Sequence[Kind]) -> list[Cell]:
     drafts = [_draft(first, side, name, accepted) for name in ids]
-    _correct(drafts)
+    blocks = [first.column.blocks(name) or side.column.blocks(name) for name in ids]
+    for family in (True, False):
+        _correct([draft for draft, blocking in zip(drafts, blocks, strict=True) if blocking is family])
     return [
         _cell(draft, _answer(first.column, name)[0], side.column.limit(name) is not None)
         for draft, name in zip(drafts, ids, strict=True)
@@ -218,8 +220,6 @@ def _hold(first: Stored, other: Stored, then: Finding, now: Finding, draft: _Dra
         assert now.measurement is not None, "seen to be usable"
         draft.mark, draft.by_intervals = _apart(then.measurement, now.measurement, limit), True
         draft.notes += [str(error)] if str(error) else []
-        if metric is None:
-            draft.notes.append("a metric of your own: whether its code is the same cannot be seen")
         return
     draft.mark = Mark.NOISE
     if draft.change.note:
@@ -238,7 +238,9 @@ def _apart(before: Measurement, after: Measurement, limit: Limit) -> Mark:
 
 
 def _correct(drafts: Sequence[_Draft]) -> None:
-    """Holm's correction over a column's claims of "worse", and over those of "better".
+    """Holm's correction over claims of "worse", and over those of "better".
+
+    Called for a column's limits that block, and again for the others: these must not take power from those.
 
     Limits that ask the same, as those with two bounds on one metric, count once.
     """
