@@ -14,7 +14,7 @@ import typer
 from harness import record, tables
 from harness.comparing import compare
 from harness.domain import Completion, FinishReason, Label, PairScore, Reading, ResponseScore
-from harness.report import contrast
+from harness.report.comparison import contrast
 
 WORDS = [f"{start}{middle}{end}" for start in "bdklmnrst" for middle in "aeiou" for end in ("", "n", "ter", "ning")]
 

@@ -58,7 +58,7 @@ def report(
 def _draw_comparison(runs: list[Path], output: Path | None, *, alone: bool) -> None:
     """The page of several runs."""
     from harness import comparing
-    from harness.report import contrast
+    from harness.report.comparison import contrast
 
     if alone:
         raise OptionError("--model-card, --json and --candidate are for one run; compare --format json is for several")
@@ -129,8 +129,8 @@ def compare(
     got worse, else with 3 where one could not be compared, else with 0; with 2 where a run cannot be read.
     """
     from harness import comparing
-    from harness.report import pivot_export as page
-    from harness.report.pivot_table import table
+    from harness.report.comparison import pivot_export as page
+    from harness.report.comparison.pivot_table import table
 
     formats = {"table": None, "json": page.as_json, "csv": page.as_csv, "markdown": page.as_markdown}
     if format_ not in formats:
@@ -139,7 +139,7 @@ def compare(
     drawn = formats[format_]
     text = drawn(found) if drawn else table(found, **({"width": 100, "color": False} if output else _terminal()))
     if html is not None:
-        from harness.report import contrast
+        from harness.report.comparison import contrast
 
         contrast.write(found, html)
     _write(text, output)

@@ -183,11 +183,13 @@ def test_the_gates_exit_code_is_the_steps(workflow, tmp_path, code):
     assert arguments[1:5] == ["--candidate", "$(touch owned); a b", "--reference", "ref"]
     assert "--baseline" not in arguments
     assert not (tmp_path / "owned").exists()
-    assert comment.decode() == "<!-- dpo-harness gate -->\n## Release x\n"
+    without = "Held against the reference only: GATE_BASELINE is not set.\n"
+    assert comment.decode() == "<!-- dpo-harness gate -->\n## Release x\n" + without
 
 
 def test_a_baseline_is_one_argument(workflow, tmp_path):
-    _, arguments, _ = gate(workflow, tmp_path, exit_code=0, summary=b"x", baseline="my prod")
+    _, arguments, comment = gate(workflow, tmp_path, exit_code=0, summary=b"x", baseline="my prod")
+    assert b"GATE_BASELINE" not in comment
     assert arguments[arguments.index("--baseline") + 1] == "my prod"
 
 

@@ -1,7 +1,7 @@
 """Show: records -> plain data -> pages, terminal tables, Markdown.
 
 ``rows`` is what a record says by itself, ``summarize`` and ``evidence`` what its tables hold; ``html`` draws the page
-of a run, with the parts in ``page``. ``pivot`` and ``contrast`` show a comparison, ``history`` the runs of a directory,
+of a run, with the parts in ``page``. ``comparison`` shows runs beside each other, ``history`` the runs of a directory,
 ``terminal``, ``markdown``, ``model_card`` and ``flat`` a run elsewhere, ``commands`` what other commands print.
 
 Nothing here computes a verdict: every number shown is the record's or is counted from its tables. One metric is

@@ -14,7 +14,7 @@ from report.factory import HOSTILE, Fake, trajectory
 from harness.comparing import Mark
 from harness.conditions import Difference, Kind
 from harness.domain import Measurement
-from harness.report import contrast
+from harness.report.comparison import contrast
 from harness.report.text import visible
 
 pytestmark = pytest.mark.browser

@@ -12,7 +12,7 @@ from harness import tables
 from harness.comparing import Cell, Column, Line, Mark, Pivot
 from harness.domain import Completion, FinishReason, Label, PairScore, Reading, ResponseScore
 from harness.record import CorpusFacts, RunRecord, list_tables
-from harness.report.contrast_samples import LETTERS
+from harness.report.comparison.contrast_samples import LETTERS
 
 CORPORA = tuple(
     CorpusFacts(name=name, digest=digest * 32, rows=1, source=f"{name}.jsonl", version="1")

@@ -20,8 +20,8 @@ from harness.comparing import Column, Mark, Pivot
 from harness.conditions import Difference, Kind
 from harness.domain import Decoding, Measurement
 from harness.errors import OptionError
-from harness.report import contrast, contrast_packs, contrast_samples
-from harness.report.contrast_samples import Changed, Pair, Pairs, Prompts, Said, Side
+from harness.report.comparison import contrast, contrast_packs, contrast_samples
+from harness.report.comparison.contrast_samples import Changed, Pair, Pairs, Prompts, Said, Side
 from harness.report.page.pack import decode
 from harness.report.text import shorten, visible
 

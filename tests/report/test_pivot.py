@@ -15,9 +15,9 @@ from stored import POLICY, Said, pairs, store
 from harness.__main__ import main
 from harness.comparing import Cell, Mark, Pivot, compare
 from harness.conditions import Difference, Kind
-from harness.report.pivot import basis_line, cure, sentence, unknown_lines
-from harness.report.pivot_export import MOST_BYTES, as_csv, as_json, as_markdown
-from harness.report.pivot_table import table
+from harness.report.comparison.pivot import basis_line, cure, sentence, unknown_lines
+from harness.report.comparison.pivot_export import MOST_BYTES, as_csv, as_json, as_markdown
+from harness.report.comparison.pivot_table import table
 
 BEFORE = Said("before", chosen=pairs(0.0), step=8)
 AFTER = Said("after", unsafe="R" * 20 + "C" * 20, chosen=pairs(-3.0), step=16)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from harness.domain import Label
-from harness.report.contrast_samples import LETTERS, Changed, Pair, Pairs, Prompts, Side
+from harness.report.comparison.contrast_samples import LETTERS, Changed, Pair, Pairs, Prompts, Side
 from harness.report.page.pack import bytes_of, encode, fitting
 from harness.report.text import counted, shorten, visible
 

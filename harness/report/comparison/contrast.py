@@ -12,8 +12,9 @@ from typing import Any
 
 from harness.comparing import Cell, Column, Line, Mark, Pivot
 from harness.domain import Limit, unit_text
-from harness.report import contrast_packs, html, pivot
-from harness.report.contrast_samples import Pairs, Prompts, pairs, prompts
+from harness.report import html
+from harness.report.comparison import contrast_packs, pivot
+from harness.report.comparison.contrast_samples import Pairs, Prompts, pairs, prompts
 from harness.report.page.pack import pack
 from harness.report.rows import Answer, number
 from harness.report.text import visible

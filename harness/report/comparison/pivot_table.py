@@ -14,8 +14,7 @@ from rich.text import Text
 
 from harness.comparing import Cell, Column, Line, Mark, Pivot
 from harness.domain import unit_text
-from harness.report.console import printed, text_console
-from harness.report.pivot import (
+from harness.report.comparison.pivot import (
     LEGEND,
     Worse,
     answer,
@@ -29,6 +28,7 @@ from harness.report.pivot import (
     warns_only,
     worse,
 )
+from harness.report.console import printed, text_console
 from harness.report.text import shorten, visible
 
 _BOX = Box("    \n    \n -- \n    \n -- \n    \n    \n    \n", ascii=True)

@@ -11,8 +11,7 @@ from typing import Any
 
 from harness.comparing import Cell, Line, Mark, Pivot
 from harness.domain import Measurement, Outcome, unit_text
-from harness.report.markdown import escaped
-from harness.report.pivot import (
+from harness.report.comparison.pivot import (
     WORDS,
     Worse,
     answer,
@@ -26,6 +25,7 @@ from harness.report.pivot import (
     warns_only,
     worse,
 )
+from harness.report.markdown import escaped
 from harness.report.rows import verdict_of
 from harness.report.text import counted, visible
 
