@@ -62,7 +62,7 @@ def _noise(known: Trust) -> Ground:
 
 
 def _policy(record: RunRecord) -> Ground:
-    limits = counted(len(record.policy.limits), "limit")
+    limits = counted(sum(not limit.baseline for limit in record.policy.limits), "limit")
     return Ground("policy", f"{record.policy.path}, {limits}, SHA-256 {record.policy.digest[:12]}", "policy")
 
 
