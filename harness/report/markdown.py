@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+from harness.domain import unit_text
 from harness.record import RunRecord
 from harness.report.rows import (
     LimitRow,
@@ -89,20 +90,23 @@ def _candidate(record: RunRecord, name: str, several: bool) -> str:
 
 
 def _row(row: LimitRow) -> str:
+    return f"| {' | '.join((escaped(row.limit.id), *cells(row)))} |"
+
+
+def cells(row: LimitRow) -> tuple[str, ...]:
+    """Reference, candidate, value with its interval, bound, n and outcome, for a table."""
     m = row.measurement
-    cells = (
-        escaped(row.limit.id),
+    return (
         own_value(m, m.reference) if m else "",
         own_value(m, m.candidate) if m else "",
-        f"{number(m.value)} \\[{number(m.low)}, {number(m.high)}\\]" if m else "",
+        f"{number(m.value)} \\[{number(m.low)}, {number(m.high)}\\]{escaped(unit_text(m.unit))}" if m else "",
         escaped(short_bound(row.limit)),
         sample_size(m) if m else "",
-        outcome(row),
+        _outcome(row),
     )
-    return f"| {' | '.join(cells)} |"
 
 
-def outcome(row: LimitRow) -> str:
+def _outcome(row: LimitRow) -> str:
     """``**PASS**``, ``**INVALID** (undecided)``, ``**FAIL**, warns only``."""
     meaning = f" ({row.answer.meaning})" if row.answer.word == "INVALID" else ""
     return f"**{row.answer.word}**{meaning}{', warns only' if row.warns_only else ''}"

@@ -14,21 +14,17 @@ from typing import Any
 import yaml
 
 from harness import baselines
-from harness.domain import SERVED, Checkpoint, Limit, unit_text
+from harness.domain import SERVED, Checkpoint, Limit
 from harness.policy import METRICS, Work
 from harness.record import CorpusFacts, RunRecord
 from harness.report.flat import MEASURED
-from harness.report.markdown import escaped, outcome
+from harness.report.markdown import cells, escaped
 from harness.report.rows import (
     Answer,
     LimitRow,
     is_same,
     limit_rows,
-    number,
-    own_value,
-    sample_size,
     sentence,
-    short_bound,
     verdict_of,
     verdict_word,
     warned,
@@ -155,18 +151,8 @@ def _limits(record: RunRecord, candidate: str) -> str:
 
 
 def _row(row: LimitRow) -> str:
-    m = row.measurement
-    cells = (
-        escaped(row.limit.id, _LONGEST),
-        f"{_code(row.limit.metric)} on {escaped(row.limit.corpus, _LONGEST)}",
-        own_value(m, m.reference) if m else "",
-        own_value(m, m.candidate) if m else "",
-        f"{number(m.value)} \\[{number(m.low)}, {number(m.high)}\\]{escaped(unit_text(m.unit))}" if m else "",
-        escaped(short_bound(row.limit)),
-        sample_size(m) if m else "",
-        outcome(row),
-    )
-    return f"| {' | '.join(cells)} |"
+    asked = f"{_code(row.limit.metric)} on {escaped(row.limit.corpus, _LONGEST)}"
+    return f"| {' | '.join((escaped(row.limit.id, _LONGEST), asked, *cells(row)))} |"
 
 
 def _code(name: str) -> str:

@@ -44,7 +44,7 @@ def test_warnings_come_before_the_numbers_and_are_bounded(tmp_path: Path) -> Non
 
 def test_a_limit_by_token_and_a_metric_without_values_of_the_models(tmp_path: Path) -> None:
     text = step_summary(build(tmp_path, HEALTHY, with_tables=False, training=5))
-    assert "| scores-predict | - | - | -0.010 \\[-0.030, 0.010\\] | &#60;= 0 (per token) | 60 |" in text
+    assert "| scores-predict | - | - | -0.010 \\[-0.030, 0.010\\] (per token) | &#60;= 0 (per token) | 60 |" in text
 
 
 def test_hostile_text_is_not_markup(tmp_path: Path) -> None:
