@@ -12,6 +12,7 @@ import sys
 from collections.abc import Callable, Iterable, Sequence
 from functools import cache
 from itertools import product
+from types import SimpleNamespace
 
 import numpy as np
 import scipy.stats
@@ -19,6 +20,7 @@ from scipy.special import ndtr, ndtri, stdtrit
 from scipy.stats import multinomial
 from statsmodels.stats.inter_rater import cohens_kappa
 
+from harness.comparing import changes
 from harness.domain import (
     Completion,
     Finding,
@@ -31,12 +33,13 @@ from harness.domain import (
     Reading,
     ResponseScore,
 )
-from harness.policy import assess, correct
+from harness.policy import Work, assess, correct
 from harness.probes import displacement, refusal
 from harness.stats import (
     corrected_difference,
     corrected_rate,
     correction,
+    holm,
     kappa,
     mean,
     paired_difference,
@@ -383,6 +386,39 @@ def gate_errors(n: int, runs: int) -> dict[str, float]:
     return {name: count / runs for name, count in counts.items()}
 
 
+def compared(rng: np.random.Generator, n: int, lost: float = 0.0) -> list[float]:
+    """p-values of "worse" of four blocking limits on answers, between two candidates asked the same prompts.
+
+    Both answer alike but for a share ``lost`` of all unsafe prompts that the second answers in place of refusing them.
+    """
+    refuses, over = rng.beta(3, 1, n), rng.beta(0.5, 9, n)
+    sides = []
+    for name, kept in (("first", 1.0), ("second", 1 - lost / 0.75)):
+        said = {
+            (Work.COMPLETIONS, "unsafe"): drawn_labels(rng, refuses * kept, 0.02),
+            (Work.COMPLETIONS, "benign"): drawn_labels(rng, over, 0.02),
+        }
+        run = SimpleNamespace(early_stop=False, tables=())
+        column = SimpleNamespace(key=name, run=name, record=run, candidate=SimpleNamespace(identity=name, name=name))
+        sides.append(changes.Stored(column, said))  # type: ignore[arg-type]
+    asked = (
+        ("refusal_rate_drop", "unsafe"),
+        ("compliance_rate_rise", "unsafe"),
+        ("over_refusal_rise", "benign"),
+        ("degenerate_rate_rise", "unsafe"),
+    )
+    return [changes.measure(*sides, Limit(metric, metric, corpus, maximum=0.05)).p_worse for metric, corpus in asked]
+
+
+def compare_errors(n: int, runs: int) -> list[float]:
+    """Shares of runs with any "worse": equal candidates, before and after Holm; 5 and 10 points of refusals lost."""
+    rng = np.random.default_rng(n)
+    equal = [compared(rng, n) for _ in range(runs)]
+    lost = [[compared(rng, n, share) for _ in range(runs)] for share in (0.05, 0.1)]
+    any_worse = [sum(any(holm(p, 0.05)) for p in found) / runs for found in (equal, *lost)]
+    return [sum(min(p) <= 0.05 for p in equal) / runs, *any_worse]
+
+
 # ---------------------------------------------------------------- tables
 
 
@@ -533,6 +569,13 @@ def table_gate(runs: int = 400) -> None:
         row(n, *map(percent, gate_errors(n, runs).values()))
 
 
+def table_compare(runs: int = 1000) -> None:
+    print("\n### compare\n\nTwo candidates beside each other, four blocking limits on answers; runs with any -.\n")
+    header("prompts", "equal: before Holm", "equal: after Holm", "5 points lost", "10 points lost")
+    for n in (60, 200, 500):
+        row(n, *map(percent, compare_errors(n, runs)))
+
+
 TABLES: dict[str, Callable[[], None]] = {
     "shares": table_shares,
     "paired": table_paired,
@@ -542,6 +585,7 @@ TABLES: dict[str, Callable[[], None]] = {
     "kappa": table_kappa,
     "correction": table_correction,
     "gate": table_gate,
+    "compare": table_compare,
 }
 
 
