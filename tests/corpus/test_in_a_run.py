@@ -19,7 +19,7 @@ def test_dropped_rows_are_told_by_header_summary_record_and_report(project):
     lines = path.read_text().splitlines()
     lines[3] = "{"
     lines[7] = json.dumps({"prompt": "p", "chosen": "c", "rejected": "c"})
-    lines[9] = json.dumps({"prompt": "p", "chosen": "<script>", "rejected": "<script>"})
+    lines[9] = json.dumps({"prompt": "p", "chosen": "<script>x()</script>", "rejected": "<script>x()</script>"})
     path.write_text("\n".join(lines) + "\n")
     rules = POLICY.replace("pairs: {path: pairs.jsonl}", "pairs: {path: pairs.jsonl, dirty: drop}")
     rules = rules.replace("unsafe: {path: unsafe.jsonl}", "unsafe: {path: unsafe.jsonl, sample: 150}")
@@ -45,7 +45,7 @@ def test_dropped_rows_are_told_by_header_summary_record_and_report(project):
     assert re.search(r"equal responses</th><td class=\"num\">2</td><td>rows 8 and 10</td>", page)
     assert "197 of 200" in page
     assert "150 of 200" in page
-    assert "<script>" not in page
+    assert "<script>x()" not in page
 
 
 def test_dirty_rows_end_a_run_before_it_starts(project):
