@@ -473,6 +473,8 @@ def test_a_baseline_that_was_blessed_anew_is_another_basis(tmp_path):
         "baseline prod c abababababab of run r, then c cdcdcdcdcdcd of run r",
     )
     assert cell(pivot, "refusal-drop").mark is Mark.WORSE
+    assert pivot.unknown == (), "each release holds another baseline; the policy's own limits are compared"
+    assert {line.limit.id for line, _ in pivot.worse} >= {"refusal-drop"}
 
 
 # ---------------------------------------------------------------- which runs

@@ -94,8 +94,16 @@ class Pivot:
 
     @property
     def unknown(self) -> tuple[tuple[Line, Column], ...]:
-        """Blocking limits that could not be compared with the first column, and where."""
-        return tuple((line, column) for line, column, cell in self._blocking() if cell.mark is Mark.INCOMPARABLE)
+        """Blocking limits that could not be compared with the first column, and where.
+
+        Limits of a baseline are not among them: another release is blessed each time, and the policy's own limit, which
+        asks the same of these two candidates, has a line of its own.
+        """
+        return tuple(
+            (line, column)
+            for line, column, cell in self._blocking()
+            if cell.mark is Mark.INCOMPARABLE and not line.limit.baseline
+        )
 
     def _blocking(self) -> list[tuple[Line, Column, Cell]]:
         """Cells beside the first column whose limit blocks in either run."""
